@@ -1,0 +1,447 @@
+//! The transaction of one attempt: reads through to what the key can see, buffers effects, keeps limits.
+//!
+//! It becomes a [`WriteSet`] if the handler returns ok and is dropped otherwise. It knows neither the sandbox nor the store: the
+//! host functions call it, and it reads through [`StateView`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::effects::{Event, Scope, Space, StateValue, StateWrite, WriteSet};
+use crate::grants::{self, Grants};
+use crate::message::Message;
+
+/// The newest state that an attempt may see: what is durable and what earlier messages of its key left.
+///
+/// Entries whose time to live is over are not there.
+pub trait StateView: Send + Sync {
+    /// One value.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store can't be read; the host has to stop then.
+    fn get(&self, scope: &Scope, space: Space, key: &str, now_ms: u64) -> Result<Option<Bytes>, ReadError>;
+
+    /// Entries of [`Space::User`] from `from` on, in the order of their keys, while their keys begin with `prefix`. At most `limit`; a list
+    /// shorter than `limit` says that there are no more.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store can't be read; the host has to stop then.
+    fn range(
+        &self,
+        scope: &Scope,
+        prefix: &str,
+        from: Bound<&str>,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<Vec<(Box<str>, Bytes)>, ReadError>;
+}
+
+/// The store can't be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the state store can't be read: {0}")]
+pub struct ReadError(pub Box<str>);
+
+/// Limits of one attempt. A limit that is passed ends the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EffectLimits {
+    /// Longest state key and business id, in bytes.
+    pub state_key_bytes_max: usize,
+    /// Longest state value, in bytes.
+    pub state_value_bytes_max: usize,
+    /// Sets, deletes and marks of one attempt.
+    pub writes_max: usize,
+    /// Keys and values written by one attempt, in bytes.
+    pub write_bytes_max: usize,
+    /// Entries read by one attempt, also those that are not there.
+    pub reads_max: usize,
+    /// Events of one attempt.
+    pub events_max: usize,
+    /// Payload of one event, in bytes.
+    pub event_bytes_max: usize,
+    /// Names and values of the headers of one event, in bytes.
+    pub event_header_bytes_max: usize,
+}
+
+impl Default for EffectLimits {
+    fn default() -> Self {
+        Self {
+            state_key_bytes_max: 512,
+            state_value_bytes_max: 1 << 20,
+            writes_max: 1_000,
+            write_bytes_max: 4 << 20,
+            reads_max: 10_000,
+            events_max: 100,
+            event_bytes_max: 1 << 20,
+            event_header_bytes_max: 16 << 10,
+        }
+    }
+}
+
+/// A limit that was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitPassed {
+    /// The limit's name in the manifest.
+    pub limit: &'static str,
+    /// Its value.
+    pub max: usize,
+}
+
+impl fmt::Display for LimitPassed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "passed limits.{} = {}", self.limit, self.max)
+    }
+}
+
+/// A host call that ends the attempt.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The plug-in passed a limit.
+    #[error("{0}")]
+    Limit(LimitPassed),
+    /// The store failed; not the plug-in's fault.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why an event was refused; the attempt goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EmitRefused {
+    /// Not a concrete subject.
+    InvalidSubject(String),
+    /// A header name or value that can't be sent, or that belongs to NATS or the host.
+    InvalidHeader(String),
+    /// No grant covers the subject.
+    NotGranted(String),
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Keys and values in the order of the keys' bytes.
+    pub entries: Vec<(Box<str>, Bytes)>,
+    /// Where the next page begins; none: there is no more.
+    pub next: Option<Box<str>>,
+}
+
+/// Most entries of one page.
+pub const PAGE_ENTRIES_MAX: usize = 1_000;
+/// A page ends when it holds this many bytes of keys and values.
+pub const PAGE_BYTES_MAX: usize = 256 << 10;
+/// Entries fetched from the view at a time while a page is put together.
+const RANGE_STEP: usize = 128;
+
+/// What every attempt of a consumer has in common.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What it may do.
+    pub grants: Grants,
+    /// How much it may do.
+    pub limits: EffectLimits,
+    /// How long a mark is kept that names no time to live, in milliseconds.
+    pub mark_ttl_ms: u64,
+    /// What the ids of its events begin with: consumer and stream, so that no two consumers emit the same id.
+    pub event_id_prefix: Box<str>,
+    /// Whether all keys of the consumer share their state.
+    pub shared_state: bool,
+}
+
+/// The buffered reads and effects of one attempt.
+pub struct Transaction {
+    view: Arc<dyn StateView>,
+    terms: Arc<Terms>,
+    scope: Scope,
+    message: Arc<Message>,
+    now_ms: u64,
+    state: BTreeMap<(Space, Box<str>), Option<StateValue>>,
+    events: Vec<Event>,
+    reads: usize,
+    writes: usize,
+    write_bytes: usize,
+}
+
+impl Transaction {
+    /// Begins the transaction of an attempt to handle `message` at `now_ms` (milliseconds since 1970-01-01 UTC).
+    #[must_use]
+    pub fn new(
+        view: Arc<dyn StateView>,
+        terms: Arc<Terms>,
+        consumer: crate::ids::ConsumerId,
+        message: Arc<Message>,
+        now_ms: u64,
+    ) -> Self {
+        let key = if terms.shared_state { None } else { message.key.clone() };
+        Self {
+            view,
+            terms,
+            scope: Scope { consumer, key },
+            message,
+            now_ms,
+            state: BTreeMap::new(),
+            events: Vec::new(),
+            reads: 0,
+            writes: 0,
+            write_bytes: 0,
+        }
+    }
+
+    /// The time of the attempt, in milliseconds since 1970-01-01 UTC.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The message of the attempt.
+    #[must_use]
+    pub fn message(&self) -> &Arc<Message> {
+        &self.message
+    }
+
+    /// The state that it reads and changes.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The effects, once the handler has returned ok.
+    #[must_use]
+    pub fn into_writes(self) -> WriteSet {
+        let state = self.state.into_iter().map(|((space, key), value)| StateWrite { space, key, value }).collect();
+        WriteSet { state, events: self.events }
+    }
+
+    /// The value of a state key.
+    ///
+    /// # Errors
+    /// If a limit is passed or the store can't be read.
+    pub fn get(&mut self, key: &str) -> Result<Option<Bytes>, CallError> {
+        self.read(Space::User, key)
+    }
+
+    /// Sets a state key, for `ttl_ms` from now or for good.
+    ///
+    /// # Errors
+    /// If a limit is passed.
+    pub fn set(&mut self, key: &str, bytes: Bytes, ttl_ms: Option<u64>) -> Result<(), CallError> {
+        within("state_value_bytes_max", bytes.len(), self.terms.limits.state_value_bytes_max)?;
+        let expires_at_ms = ttl_ms.map(|ttl| self.now_ms.saturating_add(ttl));
+        self.write(Space::User, key, Some(StateValue { bytes, expires_at_ms }))
+    }
+
+    /// Deletes a state key.
+    ///
+    /// # Errors
+    /// If a limit is passed.
+    pub fn delete(&mut self, key: &str) -> Result<(), CallError> {
+        self.write(Space::User, key, None)
+    }
+
+    /// Whether a business id was marked.
+    ///
+    /// # Errors
+    /// If a limit is passed or the store can't be read.
+    pub fn seen(&mut self, id: &str) -> Result<bool, CallError> {
+        Ok(self.read(Space::Mark, id)?.is_some())
+    }
+
+    /// Marks a business id, for `ttl_ms` from now or for the host's default.
+    ///
+    /// # Errors
+    /// If a limit is passed.
+    pub fn mark(&mut self, id: &str, ttl_ms: Option<u64>) -> Result<(), CallError> {
+        let ttl = ttl_ms.unwrap_or(self.terms.mark_ttl_ms);
+        let expires_at_ms = Some(self.now_ms.saturating_add(ttl));
+        self.write(Space::Mark, id, Some(StateValue { bytes: Bytes::new(), expires_at_ms }))
+    }
+
+    /// A page of the state keys that begin with `prefix` and lie behind `after`.
+    ///
+    /// # Errors
+    /// If a limit is passed or the store can't be read.
+    pub fn list(&mut self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, CallError> {
+        let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
+        let mut merged = Merged::new(self, prefix, after);
+        let mut page = Page::default();
+        let mut bytes = 0;
+        let mut reads = 0;
+        while let Some((key, value)) = merged.next()? {
+            if page.entries.len() == limit || bytes >= PAGE_BYTES_MAX {
+                page.next = page.entries.last().map(|(key, _)| key.clone());
+                break;
+            }
+            reads += 1;
+            bytes += key.len() + value.len();
+            page.entries.push((key, value));
+        }
+        self.count_reads(reads.max(1))?;
+        Ok(page)
+    }
+
+    /// Emits an event and gives back its id.
+    ///
+    /// # Errors
+    /// If a limit is passed. The inner result says whether the event itself was refused.
+    pub fn emit(
+        &mut self,
+        subject: &str,
+        payload: Bytes,
+        headers: &[(String, String)],
+        key: Option<&str>,
+    ) -> Result<Result<String, EmitRefused>, CallError> {
+        let limits = self.terms.limits;
+        within("event_bytes_max", payload.len(), limits.event_bytes_max)?;
+        within("state_key_bytes_max", key.map_or(0, str::len), limits.state_key_bytes_max)?;
+        let header_bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        within("event_header_bytes_max", header_bytes, limits.event_header_bytes_max)?;
+        if let Err(refused) = self.check_event(subject, headers) {
+            return Ok(Err(refused));
+        }
+        within("events_max", self.events.len() + 1, limits.events_max)?;
+        let id = format!("{}{}:{}", self.terms.event_id_prefix, self.message.sequence, self.events.len());
+        let key = key.map(Arc::from).or_else(|| self.message.key.clone());
+        let headers = self.host_headers().chain(headers.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())));
+        let event = Event { id: id.as_str().into(), subject: subject.into(), key, headers: headers.collect(), payload };
+        self.events.push(event);
+        Ok(Ok(id))
+    }
+
+    fn check_event(&self, subject: &str, headers: &[(String, String)]) -> Result<(), EmitRefused> {
+        if !grants::is_concrete_subject(subject) {
+            return Err(EmitRefused::InvalidSubject(format!("{subject:?} is not a concrete subject")));
+        }
+        if !self.terms.grants.may_emit(subject) {
+            return Err(EmitRefused::NotGranted(format!("no entry of grants.emit covers {subject:?}")));
+        }
+        headers.iter().try_for_each(|(name, value)| check_header(name, value))
+    }
+
+    /// The headers that tie an event to the message that caused it.
+    fn host_headers(&self) -> impl Iterator<Item = (Box<str>, Box<str>)> + use<> {
+        let message = &self.message;
+        let correlation = message.header(CORRELATION_ID).unwrap_or(&message.id);
+        let carried = ["traceparent", "tracestate"]
+            .into_iter()
+            .filter_map(|name| message.header(name).map(|value| (name.into(), value.into())));
+        let own = [(CORRELATION_ID.into(), correlation.into()), (CAUSATION_ID.into(), message.id.clone())];
+        own.into_iter().chain(carried).collect::<Vec<_>>().into_iter()
+    }
+
+    fn read(&mut self, space: Space, key: &str) -> Result<Option<Bytes>, CallError> {
+        within("state_key_bytes_max", key.len(), self.terms.limits.state_key_bytes_max)?;
+        self.count_reads(1)?;
+        if !self.state.is_empty()
+            && let Some(written) = self.state.get(&(space, Box::from(key)))
+        {
+            return Ok(live(written.as_ref(), self.now_ms));
+        }
+        Ok(self.view.get(&self.scope, space, key, self.now_ms)?)
+    }
+
+    fn write(&mut self, space: Space, key: &str, value: Option<StateValue>) -> Result<(), CallError> {
+        let limits = self.terms.limits;
+        within("state_key_bytes_max", key.len(), limits.state_key_bytes_max)?;
+        self.writes += 1;
+        within("writes_max", self.writes, limits.writes_max)?;
+        self.write_bytes += key.len() + value.as_ref().map_or(0, |value| value.bytes.len());
+        within("write_bytes_max", self.write_bytes, limits.write_bytes_max)?;
+        self.state.insert((space, key.into()), value);
+        Ok(())
+    }
+
+    fn count_reads(&mut self, reads: usize) -> Result<(), CallError> {
+        self.reads += reads;
+        within("reads_max", self.reads, self.terms.limits.reads_max)
+    }
+}
+
+/// The header that names the first message of a chain of causes.
+pub const CORRELATION_ID: &str = "pelton-correlation-id";
+/// The header that names the message whose handling emitted an event.
+pub const CAUSATION_ID: &str = "pelton-causation-id";
+
+fn within(limit: &'static str, value: usize, max: usize) -> Result<(), CallError> {
+    if value > max { Err(CallError::Limit(LimitPassed { limit, max })) } else { Ok(()) }
+}
+
+fn live(value: Option<&StateValue>, now_ms: u64) -> Option<Bytes> {
+    value.filter(|value| value.is_live(now_ms)).map(|value| value.bytes.clone())
+}
+
+fn check_header(name: &str, value: &str) -> Result<(), EmitRefused> {
+    let lower = name.to_ascii_lowercase();
+    let problem = if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+        "its name is not printable ASCII without colons"
+    } else if value.chars().any(char::is_control) {
+        "its value holds a control character"
+    } else if lower.starts_with("nats-") || lower.starts_with("pelton-") {
+        "names that begin with Nats- or pelton- belong to NATS and the host"
+    } else {
+        return Ok(());
+    };
+    Err(EmitRefused::InvalidHeader(format!("header {name:?}: {problem}")))
+}
+
+/// The view's entries with the transaction's own writes laid over them, in order.
+struct Merged<'a> {
+    transaction: &'a Transaction,
+    prefix: &'a str,
+    own: Vec<(&'a str, Option<Bytes>)>,
+    fetched: std::collections::VecDeque<(Box<str>, Bytes)>,
+    from: Option<Box<str>>,
+    view_done: bool,
+}
+
+impl<'a> Merged<'a> {
+    fn new(transaction: &'a Transaction, prefix: &'a str, after: Option<&str>) -> Self {
+        let behind = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        let mut own: Vec<_> = transaction
+            .state
+            .iter()
+            .filter(|((space, key), _)| *space == Space::User && behind(key))
+            .map(|((_, key), value)| (key.as_ref(), live(value.as_ref(), transaction.now_ms)))
+            .collect();
+        own.reverse();
+        Self { transaction, prefix, own, fetched: [].into(), from: after.map(Box::from), view_done: false }
+    }
+
+    fn next(&mut self) -> Result<Option<(Box<str>, Bytes)>, ReadError> {
+        loop {
+            if self.fetched.is_empty() && !self.view_done {
+                self.fetch()?;
+            }
+            let own_first = match (self.own.last(), self.fetched.front()) {
+                (None, None) => return Ok(None),
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (Some((own, _)), Some((theirs, _))) => {
+                    if *own == theirs.as_ref() {
+                        self.fetched.pop_front();
+                        continue;
+                    }
+                    *own < theirs.as_ref()
+                }
+            };
+            if !own_first {
+                return Ok(self.fetched.pop_front());
+            }
+            if let Some((key, Some(value))) = self.own.pop() {
+                return Ok(Some((key.into(), value)));
+            }
+        }
+    }
+
+    fn fetch(&mut self) -> Result<(), ReadError> {
+        let from = self.from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let Transaction { view, scope, now_ms, .. } = self.transaction;
+        let entries = view.range(scope, self.prefix, from, RANGE_STEP, *now_ms)?;
+        self.view_done = entries.len() < RANGE_STEP;
+        self.from = entries.last().map(|(key, _)| key.clone()).or(self.from.take());
+        self.fetched.extend(entries);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
