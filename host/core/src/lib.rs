@@ -8,6 +8,7 @@ pub mod grants;
 pub mod ids;
 mod machine;
 pub mod message;
+pub mod plan;
 pub mod policy;
 pub mod time;
 pub mod transaction;
