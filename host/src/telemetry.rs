@@ -140,4 +140,10 @@ mod tests {
         let error = TelemetryError::Configured(check_filter("inof").unwrap_err());
         assert!(error.to_string().starts_with("log.filter: \"inof\" is not a log filter"), "{error}");
     }
+    #[test]
+    fn a_process_has_one_log() {
+        init("error", Format::Json).unwrap();
+        tracing::error!(consumer = "orders", sequence = 7, "a line of the test");
+        assert!(matches!(init("error", Format::Text), Err(TelemetryError::SetUpTwice(_))));
+    }
 }
