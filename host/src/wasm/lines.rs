@@ -130,7 +130,7 @@ impl Attempt {
             level,
             consumer = %self.identity.consumer,
             version = %self.version.short(),
-            message = %message.id,
+            message_id = %message.id,
             key = message.key.as_deref(),
             source,
             fields = (!fields.is_empty()).then_some(fields.as_ref()),
@@ -145,7 +145,11 @@ fn printable(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 16), |mut out, c| {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        if c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
         out
     }))
 }

@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, InstancePre};
 
 use super::attempt::{Attempt, Call, Identity, RunLimits};
+use super::ended;
 use super::generated::{ConsumerPre, exports};
 use super::sandbox::Sandbox;
 use super::verify::{self, LoadError};
-use super::ended;
 
 /// Time of a trial instance, in milliseconds. Longer than an attempt's, since interpreters set themselves up here, and host may be busy.
 const TRIAL_TIMEOUT_MS: u64 = 5_000;
@@ -78,10 +78,8 @@ impl Sandbox {
             .instantiate_pre(&component)
             .map_err(|error| LoadError::ImportMismatch { problem: ended::chain(&error) })?;
         let wrong_world = |error| verify::wrong_world(&self.engine, &component, &error);
-        let plugin = Plugin {
-            version: Plugin::version_of(bytes),
-            pre: ConsumerPre::new(pre.clone()).map_err(wrong_world)?,
-        };
+        let plugin =
+            Plugin { version: Plugin::version_of(bytes), pre: ConsumerPre::new(pre.clone()).map_err(wrong_world)? };
         self.trial(&plugin, &pre, terms, wrong_world)?;
         Ok(plugin)
     }
@@ -127,8 +125,7 @@ impl Sandbox {
 
 /// A transaction over nothing, whose effects nobody keeps.
 fn trial_transaction(grants: Grants, limits: EffectLimits) -> Transaction {
-    let terms =
-        Terms { grants, limits, mark_ttl_ms: 1, event_id_prefix: "trial:".into(), shared_state: true };
+    let terms = Terms { grants, limits, mark_ttl_ms: 1, event_id_prefix: "trial:".into(), shared_state: true };
     let message = Message {
         id: "trial".into(),
         mark: None,
@@ -150,14 +147,7 @@ impl StateView for EmptyView {
         Ok(None)
     }
 
-    fn range(
-        &self,
-        _: &Scope,
-        _: &str,
-        _: Bound<&str>,
-        _: usize,
-        _: u64,
-    ) -> Result<Vec<(Box<str>, Bytes)>, ReadError> {
+    fn range(&self, _: &Scope, _: &str, _: Bound<&str>, _: usize, _: u64) -> Result<Vec<(Box<str>, Bytes)>, ReadError> {
         Ok(Vec::new())
     }
 }

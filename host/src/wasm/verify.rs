@@ -1,8 +1,8 @@
 //! What a component must be before it serves: a component, of the right world, that imports only what its consumer was granted.
 
 use wasmtime::Engine;
-use wasmtime::component::types::ComponentItem;
 use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
 
 use super::wasi;
 
@@ -13,7 +13,9 @@ pub enum LoadError {
     #[error("the component file is empty; build the plug-in again")]
     Empty,
     /// More bytes than [`super::Settings::component_bytes_max`].
-    #[error("the component has {bytes} bytes, more than the {max} that the host loads; build it for release and strip it, or raise the limit")]
+    #[error(
+        "the component has {bytes} bytes, more than the {max} that the host loads; build it for release and strip it, or raise the limit"
+    )]
     TooLarge {
         /// What it has.
         bytes: usize,
@@ -24,10 +26,14 @@ pub enum LoadError {
     #[error("this is WebAssembly in text form; turn it into a component with `wasm-tools parse`")]
     Text,
     /// Not WebAssembly at all.
-    #[error("this is not WebAssembly: it doesn't begin with the bytes of a component; give the path of the built `.wasm` file")]
+    #[error(
+        "this is not WebAssembly: it doesn't begin with the bytes of a component; give the path of the built `.wasm` file"
+    )]
     NotWasm,
     /// A core module.
-    #[error("this is a core WebAssembly module, not a component; build for the target wasm32-wasip2, or run `wasm-tools component new` on it")]
+    #[error(
+        "this is a core WebAssembly module, not a component; build for the target wasm32-wasip2, or run `wasm-tools component new` on it"
+    )]
     CoreModule,
     /// Damaged, or past a limit of the compiler or the pool.
     #[error("the component can't be compiled: {problem}; if the file is whole, build it again with current tools")]
@@ -36,7 +42,9 @@ pub enum LoadError {
         problem: String,
     },
     /// It doesn't export what a plug-in must.
-    #[error("the component is not a plug-in: {problem}; it has to export `{HANDLER}` of the world `pelton:consumer/consumer`, and exports {exports}")]
+    #[error(
+        "the component is not a plug-in: {problem}; it has to export `{HANDLER}` of the world `pelton:consumer/consumer`, and exports {exports}"
+    )]
     WrongWorld {
         /// In wasmtime's words.
         problem: String,
@@ -44,13 +52,17 @@ pub enum LoadError {
         exports: String,
     },
     /// It imports what no plug-in can have.
-    #[error("the component imports `{import}`, which this host doesn't have; remove it, or build against the contract of this host's version")]
+    #[error(
+        "the component imports `{import}`, which this host doesn't have; remove it, or build against the contract of this host's version"
+    )]
     UnknownImport {
         /// The import.
         import: String,
     },
     /// It imports something of a known interface that is of another type here.
-    #[error("the component's imports don't fit this host: {problem}; build it against the contract of this host's version")]
+    #[error(
+        "the component's imports don't fit this host: {problem}; build it against the contract of this host's version"
+    )]
     ImportMismatch {
         /// In wasmtime's words.
         problem: String,
@@ -64,13 +76,17 @@ pub enum LoadError {
         remedy: &'static str,
     },
     /// It needs more memory to begin with than an attempt may have.
-    #[error("a fresh instance passes a limit of this consumer: {problem}; raise limits.memory_bytes, or link the plug-in with less initial memory")]
+    #[error(
+        "a fresh instance passes a limit of this consumer: {problem}; raise limits.memory_bytes, or link the plug-in with less initial memory"
+    )]
     Limit {
         /// The limit.
         problem: String,
     },
     /// It can't be instantiated.
-    #[error("a trial instance failed before any message: {problem}; whatever runs when the plug-in is instantiated must end well and within {limit_ms} ms")]
+    #[error(
+        "a trial instance failed before any message: {problem}; whatever runs when the plug-in is instantiated must end well and within {limit_ms} ms"
+    )]
     Trial {
         /// What happened.
         problem: String,
@@ -103,7 +119,11 @@ pub(super) fn check_bytes(bytes: &[u8], bytes_max: usize) -> Result<(), LoadErro
     }
     if !bytes.starts_with(MAGIC) {
         let text = bytes.trim_ascii_start();
-        return Err(if text.starts_with(b"(") || text.starts_with(b";;") { LoadError::Text } else { LoadError::NotWasm });
+        return Err(if text.starts_with(b"(") || text.starts_with(b";;") {
+            LoadError::Text
+        } else {
+            LoadError::NotWasm
+        });
     }
     Ok(())
 }
@@ -130,7 +150,9 @@ fn check_import(import: &str, may_emit: bool, keyed_state: bool) -> Result<(), L
         return Ok(());
     }
     if package.starts_with("wasi:") {
-        return not_granted("a plug-in reaches neither network nor files; use `state` and `outbox`, and remove the import");
+        return not_granted(
+            "a plug-in reaches neither network nor files; use `state` and `outbox`, and remove the import",
+        );
     }
     if package != CONTRACT || !INTERFACES.contains(&interface) {
         return Err(unknown());

@@ -26,7 +26,10 @@ fn a_handler_reads_writes_and_emits() {
     let writes = run(&guest::counter()).unwrap();
     assert_eq!(value_of(&writes, "k"), b"payload");
     let event = &writes.events[0];
-    assert_eq!((event.id.as_ref(), event.subject.as_ref(), event.key.as_deref()), ("tester:S:7:0", "out.x", Some("alice")));
+    assert_eq!(
+        (event.id.as_ref(), event.subject.as_ref(), event.key.as_deref()),
+        ("tester:S:7:0", "out.x", Some("alice"))
+    );
     assert_eq!(event.payload, "payload");
 }
 
@@ -61,7 +64,8 @@ fn the_message_reaches_the_handler_whole() {
 
 #[test]
 fn state_is_read_through_and_listed() {
-    let setup = Setup { entries: vec![("k".into(), b"old".to_vec()), ("z".into(), b"last".to_vec())], ..Setup::default() };
+    let setup =
+        Setup { entries: vec![("k".into(), b"old".to_vec()), ("z".into(), b"last".to_vec())], ..Setup::default() };
     // The value that is there, saved under the key it came from.
     let copy = format!(
         "{GET} (call $set (i32.const 1040) (i32.const 5) (i32.load (i32.const 68)) (i32.load (i32.const 72)) (i32.const 0) (i64.const 0))"
@@ -236,7 +240,7 @@ fn log_lines_carry_who_wrote_them_and_end_at_the_budget() {
     assert_eq!(text.matches("out.x").count(), 64);
     assert!(text.contains("936 log lines dropped"), "{text}");
     let first = text.lines().next().unwrap();
-    for word in ["WARN", "consumer=tester", "message=m-1", "alice", "version="] {
+    for word in ["WARN", "consumer=tester", "message_id=m-1", "alice", "version="] {
         assert!(first.contains(word), "{word} is not in: {first}");
     }
 }

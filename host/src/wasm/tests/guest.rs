@@ -113,8 +113,14 @@ fn module(imports: &str, definitions: &str, locals: &str, body: &str) -> String 
 /// A component from a core module whose handler is exported as `HANDLE`, for the given text of the contract and under the given name.
 fn component(contract: &str, export: &str, module: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
-    resolve.push_str("consumer.wit", contract).unwrap();
-    let wasi = if module.contains("(export \"extra\")") { WASI.to_owned() } else { WASI.replace("  export extra: func();\n", "") };
+    let contract = resolve.push_str("consumer.wit", contract).unwrap();
+    let mut wasi = WASI.replace(
+        "pelton:consumer/consumer@0.1.0",
+        &format!("pelton:consumer/consumer@{}", resolve.packages[contract].name.version.as_ref().unwrap()),
+    );
+    if !module.contains("(export \"extra\")") {
+        wasi = wasi.replace("  export extra: func();\n", "");
+    }
     let package = resolve.push_str("guest.wit", &wasi).unwrap();
     let world = resolve.select_world(&[package], Some("guest")).unwrap();
     let mut core = wat::parse_str(module.replace("HANDLE", export)).unwrap();
@@ -136,8 +142,7 @@ pub(super) fn counter() -> Vec<u8> {
 /// Reads "k" to 64: a byte that says whether it is there, pointer at 68, length at 72.
 pub(super) const GET: &str = "(call $get (i32.const 1024) (i32.const 1) (i32.const 64))";
 /// Sets "k" to the payload.
-pub(super) const SET: &str =
-    "(call $set (i32.const 1024) (i32.const 1) (local.get $payload) (local.get $payload_len) (i32.const 0) (i64.const 0))";
+pub(super) const SET: &str = "(call $set (i32.const 1024) (i32.const 1) (local.get $payload) (local.get $payload_len) (i32.const 0) (i64.const 0))";
 /// Emits the payload to "out.x".
 pub(super) const EMIT: &str = "(call $emit (i32.const 1040) (i32.const 5) (local.get $payload) (local.get $payload_len)
     (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 96))";

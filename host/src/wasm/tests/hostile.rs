@@ -60,9 +60,15 @@ fn deep_recursion_traps() {
 #[test]
 fn deep_recursion_into_a_host_call_traps_on_an_executors_stack() {
     let imports = guest::STATE;
-    let recursion = guest(imports, &format!("(func $r (result i32) {} (i32.add (call $r) (i32.const 1)))", guest::GET), "", "(drop (call $r))");
+    let recursion = guest(
+        imports,
+        &format!("(func $r (result i32) {} (i32.add (call $r) (i32.const 1)))", guest::GET),
+        "",
+        "(drop (call $r))",
+    );
     let executor = std::thread::Builder::new().stack_size(EXECUTOR_STACK_BYTES);
-    let setup = Setup { effects: EffectLimits { reads_max: usize::MAX, ..EffectLimits::default() }, ..Setup::default() };
+    let setup =
+        Setup { effects: EffectLimits { reads_max: usize::MAX, ..EffectLimits::default() }, ..Setup::default() };
     let outcome = executor.spawn(move || setup.run(&recursion)).unwrap().join().unwrap();
     traps(outcome, &["stack"]);
 }
@@ -88,7 +94,12 @@ fn a_huge_table_is_a_limit() {
 #[test]
 fn traps_say_what_and_where() {
     traps(run(&handler("", "unreachable")), &["unreachable"]);
-    let named = guest("", "(func $divide_it (param i32) (result i32) (i32.div_u (i32.const 1) (local.get 0)))", "", "(drop (call $divide_it (i32.const 0)))");
+    let named = guest(
+        "",
+        "(func $divide_it (param i32) (result i32) (i32.div_u (i32.const 1) (local.get 0)))",
+        "",
+        "(drop (call $divide_it (i32.const 0)))",
+    );
     traps(run(&named), &["divide by zero", "in divide_it"]);
     traps(run(&handler("", "(drop (i32.load (i32.const -4)))")), &["out of bounds"]);
 }
@@ -101,7 +112,8 @@ fn effects_of_an_attempt_that_traps_are_gone() {
 
 #[test]
 fn nothing_of_an_attempt_is_left_in_memory() {
-    let body = format!("(i32.store (i32.const 64) (i32.add (i32.load (i32.const 64)) (i32.const 1))) {}", guest::save(64, 4));
+    let body =
+        format!("(i32.store (i32.const 64) (i32.add (i32.load (i32.const 64)) (i32.const 1))) {}", guest::save(64, 4));
     let setup = Setup::default();
     let plugin = setup.load(&handler(guest::STATE, &body)).unwrap();
     for _ in 0..20 {

@@ -103,7 +103,10 @@ fn a_flood_on_stderr_is_cut_and_every_line_names_its_writer() {
     let written = log.matches("a line").count();
     assert_eq!(written, (64 << 10) / 20 + 1);
     assert!(log.contains("forged\\u{1b}[2J\\r") && log.contains("stderr"), "control characters are escaped");
-    assert!(log.lines().all(|line| line.contains("consumer=tester")), "no line is forged");
+    // wasmtime traces the calls themselves; only the lines of plug-ins count.
+    let mut lines = log.lines().filter(|line| !line.contains(" wasmtime_wasi::"));
+    let forged = lines.find(|line| !line.contains("consumer=tester"));
+    assert_eq!(forged, None, "no line is forged");
 }
 
 #[test]

@@ -132,12 +132,7 @@ impl streams::HostOutputStream for Attempt {
         Ok(())
     }
 
-    fn splice(
-        &mut self,
-        _: Resource<DynOutputStream>,
-        _: Resource<DynInputStream>,
-        _: u64,
-    ) -> StreamResult<u64> {
+    fn splice(&mut self, _: Resource<DynOutputStream>, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
         Err(StreamError::Closed)
     }
 
