@@ -2,7 +2,6 @@
 //!
 //! After every case the same sandbox must still serve: [`Setup::run`] sees to that.
 
-mod bench;
 mod calls;
 mod guest;
 mod hostile;
