@@ -161,6 +161,12 @@ impl Consumer {
         self.cursor.floor()
     }
 
+    /// The highest sequence that was settled or is in hand: the stream must still reach to it, or another message will take it.
+    pub(crate) fn highest_known(&self) -> u64 {
+        let held = self.held.keys().next_back().copied().unwrap_or(0);
+        self.high.max(held).max(self.cursor.highest())
+    }
+
     /// Messages held and not yet durably settled.
     pub(crate) fn in_hand(&self) -> usize {
         self.held.len() + self.committing
