@@ -324,11 +324,13 @@ impl Core {
     /// by its own commit; telling it here would break G5.
     fn settle_again(&mut self, consumer: ConsumerId, mut sequences: Vec<u64>) {
         if let Some(InCommit { batch, sequences: committing, .. }) = &mut self.in_commit {
-            let all = || batch.settlements.iter().map(|settlement| (settlement.consumer, settlement.sequence)).collect();
+            let all =
+                || batch.settlements.iter().map(|settlement| (settlement.consumer, settlement.sequence)).collect();
             let committing = committing.get_or_insert_with(all);
             sequences.retain(|sequence| !committing.contains(&(consumer, *sequence)));
         }
-        if let Some(state) = self.consumers.get(&consumer) {
+        if let Some(state) = self.consumers.get_mut(&consumer) {
+            state.rise_if_idle();
             self.actions.push_back(Action::Settle { consumer, floor: state.durable_floor, sequences });
         }
     }
@@ -429,6 +431,7 @@ impl Core {
             if let Some(state) = self.consumers.get_mut(&id) {
                 state.committing -= count;
                 state.committing_bytes -= bytes;
+                state.rise_if_idle();
             }
         }
         if !self.settings.breaks.has(Break::AckBeforeCommit) {
@@ -451,7 +454,8 @@ impl Core {
         }
         for (consumer, floor) in &batch.floors {
             let sequences = sequences.remove(consumer).unwrap_or_default();
-            self.actions.push_back(Action::Settle { consumer: *consumer, floor: *floor, sequences });
+            let floor = self.consumers.get(consumer).map_or(*floor, |state| state.durable_floor.max(*floor));
+            self.actions.push_back(Action::Settle { consumer: *consumer, floor, sequences });
         }
     }
 

@@ -92,6 +92,11 @@ impl Lanes {
         lane
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.free.len() == self.places.len()
+    }
+
     /// The places of a consumer's lanes, in order. Walks all lanes: for stops, not for messages.
     pub(crate) fn of(&self, consumer: ConsumerId) -> Vec<LaneId> {
         let own = |(_, lane): &(usize, &Option<Lane>)| lane.as_ref().is_some_and(|lane| lane.consumer == consumer);

@@ -181,6 +181,11 @@ impl Relay {
         Some(row)
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.keys.is_empty() && self.due.is_empty() && self.queued() + self.waiting == 0
+    }
+
     /// Rows that are out.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
