@@ -36,6 +36,12 @@ impl Cursor {
         sequence <= self.floor || self.above.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
+    /// The highest sequence that is settled.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.above.last_key_value().map_or(self.floor, |(_, last)| *last)
+    }
+
     /// Settles one sequence.
     pub fn settle(&mut self, sequence: u64) {
         self.settle_range(sequence, sequence);
@@ -98,6 +104,7 @@ mod tests {
                 }
                 let model_floor = (0..).find(|s| !model.contains(&(s + 1))).unwrap_or(0);
                 prop_assert_eq!(cursor.floor(), model_floor);
+                prop_assert_eq!(Some(&cursor.highest()), model.last());
                 let ranges: Vec<_> = cursor.ranges().collect();
                 prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "ranges touch: {:?}", ranges);
             }
