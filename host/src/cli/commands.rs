@@ -59,10 +59,13 @@ fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let end = runtime.block_on(app::run(config));
     // A compile that is under way is not waited for.
     runtime.shutdown_background();
-    let end = end.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the host can't go on"))?;
     Ok(match end {
-        End::Drained | End::CutOff => ExitCode::SUCCESS,
-        End::AtOnce => ExitCode::FAILURE,
+        Ok(End::Drained | End::CutOff) => ExitCode::SUCCESS,
+        Ok(End::AtOnce) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the host can't go on");
+            ExitCode::FAILURE
+        }
     })
 }
 
