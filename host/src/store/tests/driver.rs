@@ -184,7 +184,7 @@ impl Driver {
 
     fn attempt(&mut self, consumer: ConsumerId, a: u8, b: u8, c: u8) {
         let state_key: Option<Arc<str>> = SCOPE_KEYS[usize::from(a / 2) % SCOPE_KEYS.len()].map(Arc::from);
-        let mark = (b % 3 != 0).then(|| IdHash(u128::from(b) << 64 | u128::from(c)));
+        let mark = (!b.is_multiple_of(3)).then(|| IdHash(u128::from(b) << 64 | u128::from(c)));
         let mut state: Vec<StateWrite> = (0..usize::from(b % 4)).map(|n| self.write(n, a, b, c)).collect();
         state.sort_by(|x, y| (x.space, &x.key).cmp(&(y.space, &y.key)));
         state.dedup_by(|x, y| (x.space, &x.key) == (y.space, &y.key));
