@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The `pelton` binary. All it does is in the library, so that the tests can reach it.
 
 use std::process::ExitCode;
@@ -5,3 +6,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     pelton::cli::main()
 }
+=======
+fn main() {}
+>>>>>>> sdk

@@ -55,7 +55,11 @@ fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let config = HostConfig::load(file)?;
     telemetry::init(&config.log.filter, config.log.format)?;
     // Components are tried out on the runtime's threads for blocking work.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").thread_stack_size(EXECUTOR_STACK_BYTES).build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("io")
+        .thread_stack_size(EXECUTOR_STACK_BYTES)
+        .build()?;
     let end = runtime.block_on(app::run(config));
     // A compile that is under way is not waited for.
     runtime.shutdown_background();
