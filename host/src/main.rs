@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The `pelton` binary. All it does is in the library, so that the tests can reach it.
 
 use std::process::ExitCode;
@@ -6,6 +5,3 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     pelton::cli::main()
 }
-=======
-fn main() {}
->>>>>>> sdk
