@@ -1,6 +1,7 @@
 //! Rules of limits: when pulls stop and go on, when a batch is closed, what leaves when.
 
 use super::bench::*;
+use crate::cursor::Cursor;
 use crate::machine::{Input, Settings};
 use crate::policy::Policy;
 
@@ -136,5 +137,25 @@ fn events_that_are_tried_again_keep_to_the_window() {
     for (row, next) in [(0, vec![2]), (1, vec![3]), (2, vec![]), (3, vec![])] {
         bench.tell(Input::Acknowledged(rows(&[row])));
         assert_eq!(bench.published(), next);
+    }
+}
+
+#[test]
+fn what_is_settled_behind_a_message_that_waits_takes_one_range_also_with_other_subjects_between() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
+    bench.deliver(consumer, &[message(3, "a")]);
+    let first = bench.run();
+    bench.end(&first, vec![retry()]);
+    let mut durable = Cursor::at(0);
+    for sequence in (5..205).step_by(2) {
+        bench.deliver(consumer, &[message(sequence, "b")]);
+        let run = bench.run();
+        bench.apply(&run);
+        let batch = bench.commit().unwrap();
+        durable.raise_floor(batch.floors[0].1);
+        batch.settlements.iter().for_each(|settlement| durable.settle(settlement.sequence));
+        batch.stretches.iter().for_each(|(_, first, last)| durable.settle_range(*first, *last));
+        assert_eq!(durable.ranges().collect::<Vec<_>>(), [(4, sequence)]);
+        assert_eq!(bench.core.consumers[&consumer].cursor, durable);
     }
 }
