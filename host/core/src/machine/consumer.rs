@@ -161,6 +161,22 @@ impl Consumer {
         self.cursor.floor()
     }
 
+    /// The stretch around a settled sequence in which nothing is held, if it was not settled as a whole; settles it. Above `high` nothing is known of
+    /// what lies between.
+    pub(crate) fn join_around(&mut self, sequence: u64) -> Option<(u64, u64)> {
+        let floor = self.cursor.floor();
+        if sequence <= floor || sequence > self.high {
+            return None;
+        }
+        let below = self.held.range(..sequence).next_back().map_or(floor, |(held, _)| (*held).max(floor));
+        let above = self.held.range(sequence..).next().map_or(self.high, |(held, _)| self.high.min(held - 1));
+        if self.cursor.contains_range(below + 1, above) {
+            return None;
+        }
+        self.cursor.settle_range(below + 1, above);
+        Some((below + 1, above))
+    }
+
     /// When nothing is held or being committed, all that was delivered is durably settled, and the floor rises to it. No outcome may come that
     /// carries it: the next start finds it out again in the same way.
     pub(crate) fn rise_if_idle(&mut self) {

@@ -406,10 +406,17 @@ impl Core {
         }
         let consumers = &mut self.consumers;
         let floor = |id: &ConsumerId| consumers.get_mut(id).map(|state| (*id, state.close_floor()));
+        let floors = settled.keys().filter_map(floor).collect();
+        let stretch = |Settlement { consumer, sequence, .. }: &Settlement| {
+            let (first, last) = self.consumers.get_mut(consumer)?.join_around(*sequence)?;
+            Some((*consumer, first, last))
+        };
+        let stretches = settlements.iter().filter_map(stretch).collect();
         let batch = Arc::new(Batch {
             wall_ms: self.now.wall_ms,
             bindings: std::mem::take(&mut self.open.bindings),
-            floors: settled.keys().filter_map(floor).collect(),
+            floors,
+            stretches,
             settlements,
             published: std::mem::take(&mut self.open.published),
         });

@@ -45,6 +45,10 @@ impl Durable {
             self.consumers.get_mut(consumer).expect("bound").cursor.raise_floor(*floor);
             self.covered(broker, *consumer, *floor, "the floor in a batch")?;
         }
+        for (consumer, first, last) in &batch.stretches {
+            self.consumers.get_mut(consumer).expect("bound").cursor.settle_range(*first, *last);
+            self.settled_within(broker, *consumer, *first, *last, "a stretch in a batch")?;
+        }
         for row in &batch.published {
             holds(broker.events.contains(row), Broken::RowRemoved, || {
                 format!("{row:?} is removed, JetStream has it not")
@@ -95,12 +99,19 @@ impl Durable {
 
     /// Nothing of the stream that the consumer is bound to is unsettled up to `floor`.
     pub(super) fn covered(&self, broker: &Broker, consumer: ConsumerId, floor: u64, what: &str) -> Checked {
+        self.settled_within(broker, consumer, 0, floor, what)
+    }
+
+    fn settled_within(&self, broker: &Broker, consumer: ConsumerId, first: u64, last: u64, what: &str) -> Checked {
         let Some(created) = self.consumers.get(&consumer).map(|known| known.stream.created_ns) else { return Ok(()) };
         let Some(stream) = broker.streams.get(&(consumer, created)) else { return Ok(()) };
         let unsettled =
-            stream.messages.range(..=floor).find(|(s, _)| !self.settled.contains(&(consumer, created, **s)));
+            stream.messages.range(first..=last).find(|(s, _)| !self.settled.contains(&(consumer, created, **s)));
         holds(unsettled.is_none(), Broken::SettledTooEarly, || {
-            format!("{what} of {consumer:?} is {floor}, unsettled is {:?}", unsettled.map(|(sequence, _)| sequence))
+            format!(
+                "{what} of {consumer:?} goes from {first} to {last}, unsettled is {:?}",
+                unsettled.map(|(sequence, _)| sequence)
+            )
         })
     }
 

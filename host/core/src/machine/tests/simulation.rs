@@ -22,7 +22,8 @@ fn history(seed: u64, breaks: Breaks) -> Checked<World> {
 fn every_promise_holds_whatever_happens() {
     let (mut settled, mut rows, mut crashes) = (0, 0, 0);
     for seed in seeds() {
-        let world = history(seed, Breaks::default()).unwrap_or_else(|violation| panic!("seed {seed}: {violation:?}"));
+        let world = history(seed, Breaks::default())
+            .unwrap_or_else(|violation| panic!("seed {seed}: {:?}: {}", violation.broken, violation.what));
         settled += world.durable.settled.len();
         rows += world.durable.next_row;
         crashes += world.crashes;
