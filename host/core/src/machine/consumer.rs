@@ -165,7 +165,7 @@ impl Consumer {
     /// what lies between.
     pub(crate) fn join_around(&mut self, sequence: u64) -> Option<(u64, u64)> {
         let floor = self.cursor.floor();
-        if sequence <= floor || sequence > self.high {
+        if sequence <= floor {
             return None;
         }
         let below = self.held.range(..sequence).next_back().map_or(floor, |(held, _)| (*held).max(floor));

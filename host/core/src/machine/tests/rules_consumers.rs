@@ -4,7 +4,7 @@ use super::bench::*;
 use crate::batch::StreamIdentity;
 use crate::cursor::Cursor;
 use crate::ids::ConsumerId;
-use crate::machine::{Action, Core, HaltReason, Input, KnownConsumer, Recovered, Settings, Start};
+use crate::machine::{Action, Core, HaltReason, Input, JobResult, KnownConsumer, Recovered, Settings, Start};
 
 #[test]
 fn a_stopped_consumer_ends_what_runs_and_starts_again_at_its_cursor() {
@@ -46,6 +46,26 @@ fn a_consumer_that_is_started_before_it_has_stopped_goes_on() {
 }
 
 #[test]
+fn a_stop_forgets_who_waited_for_an_id() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
+    let messages = [marked(1, "a", 7), marked(2, "b", 7), marked(3, "c", 7)];
+    bench.deliver(consumer, &messages);
+    let first = bench.run();
+    bench.tell(Input::Stop { consumer });
+    assert!(bench.core.blocked.is_empty());
+    bench.tell(Input::Start { consumer, policy: policy(), start: Start::All });
+    bench.positioned(consumer, "S", 1, 3);
+    bench.deliver(consumer, &messages);
+    bench.apply(&first);
+    for sequence in [2, 3] {
+        let run = bench.run();
+        assert_eq!(sequences(&run), [sequence]);
+        bench.end(&run, vec![JobResult::Duplicate]);
+    }
+    assert!(bench.runs().is_empty() && bench.core.blocked.is_empty() && bench.core.lanes.is_empty());
+}
+
+#[test]
 fn what_is_held_when_a_subscription_is_lost_is_not_taken_twice() {
     let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
     bench.deliver(consumer, &[message(1, "a"), message(2, "b")]);
@@ -77,8 +97,9 @@ fn the_floor_rises_when_the_last_deliveries_turn_out_to_be_settled() {
     bench.positioned(consumer, "S", 1, 54);
     bench.deliver(consumer, &[message(49, "a")]);
     let run = bench.run();
-    bench.deliver(consumer, &[message(54, "a")]);
     bench.apply(&run);
+    bench.deliver(consumer, &[message(54, "a")]);
+    assert_eq!(bench.settled(), [(48, vec![54])], "49 is still being committed");
     bench.commit();
     assert_eq!(bench.settled().last().unwrap().0, 54);
     let generation = bench.generation(consumer);
