@@ -213,7 +213,7 @@ impl Deployer {
             subjects: manifest.subscription.subjects.iter().map(|subject| subject.as_str().into()).collect(),
             ack_wait: Duration::from_millis(manifest.subscription.ack_wait_ms),
             pull_messages_max: PULL_MESSAGES_MAX,
-            pull_bytes_max: PULL_BYTES_MAX,
+            pull_bytes_max: PULL_BYTES_MAX.min(u32::try_from(manifest.policy.bytes_held_max / 2).unwrap_or(u32::MAX)),
         };
         let subscription =
             Subscription::start(&self.deps.connection, settings, Arc::new(move |incoming| intake.take(incoming)));
