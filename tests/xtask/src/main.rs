@@ -95,7 +95,11 @@ async fn run(task: Task) -> Result<bool> {
         }
         Task::Bench { json, messages } => {
             let report = bench::run(BenchOptions { messages, ..BenchOptions::default() }).await?;
-            if json { println!("{}", serde_json::to_string(&report)?) } else { println!("{}", report.table()) }
+            if json {
+                println!("{}", serde_json::to_string(&report)?)
+            } else {
+                println!("{}", report.table())
+            }
             Ok(report.is_good())
         }
     }
@@ -107,8 +111,12 @@ fn conclude(report: &CrashReport, broken: Option<&str>) -> bool {
     match (broken, found) {
         (None, 0) => println!("verdict: nothing lost, doubled, reordered, unpublished or foreign"),
         (None, _) => println!("verdict: {found} violations"),
-        (Some(name), 0) => println!("verdict: {name} was broken on purpose and NOT noticed in {} rounds", report.rounds),
-        (Some(name), _) => println!("verdict: the break {name} was found in round {}, {found} violations", report.rounds),
+        (Some(name), 0) => {
+            println!("verdict: {name} was broken on purpose and NOT noticed in {} rounds", report.rounds)
+        }
+        (Some(name), _) => {
+            println!("verdict: the break {name} was found in round {}, {found} violations", report.rounds)
+        }
     }
     println!("{}", serde_json::to_string(report).unwrap_or_default());
     found == 0

@@ -126,9 +126,14 @@ fn a_refused_event_leaves_nothing() {
         assert!(matches!(refused, Err(EmitRefused::InvalidSubject(_))), "{subject}");
     }
     for subject in ["other.a", "$JS.API.STREAM.PURGE.X", "_INBOX.x"] {
-        assert!(matches!(tx.emit(subject, Bytes::new(), &[], None).unwrap(), Err(EmitRefused::NotGranted(_))), "{subject}");
+        assert!(
+            matches!(tx.emit(subject, Bytes::new(), &[], None).unwrap(), Err(EmitRefused::NotGranted(_))),
+            "{subject}"
+        );
     }
-    for (name, value) in [("", "x"), ("a:b", "x"), ("a", "x\r\ny"), ("a", "\r"), ("Nats-Msg-Id", "x"), ("pelton-x", "y")] {
+    for (name, value) in
+        [("", "x"), ("a:b", "x"), ("a", "x\r\ny"), ("a", "\r"), ("Nats-Msg-Id", "x"), ("pelton-x", "y")]
+    {
         let refused = tx.emit("out.a", Bytes::new(), &[(name.into(), value.into())], None).unwrap();
         assert!(matches!(refused, Err(EmitRefused::InvalidHeader(_))), "{name:?}: {value:?}");
     }
