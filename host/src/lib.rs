@@ -1,1 +1,23 @@
-//! x
+//! The Pelton host: runs message consumers, written as WebAssembly components, on NATS JetStream.
+//!
+//! Every decision is made in [`pelton_core`]; this crate is the shell around it. `ARCHITECTURE.md` beside it tells how the parts go together.
+
+pub mod admin;
+pub mod app;
+pub mod board;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod deploy;
+pub mod deployed;
+pub mod driver;
+pub mod durability;
+pub mod executor;
+pub mod faults;
+pub mod ingest;
+pub mod intake;
+pub mod nats;
+pub mod relay;
+pub mod store;
+pub mod telemetry;
+pub mod wasm;

@@ -47,7 +47,7 @@ pub enum Outcome {
     /// Its id was applied before.
     Duplicate,
     /// It was given up.
-    DeadLettered(Box<DeadLetter>),
+    DeadLettered(Arc<DeadLetter>),
 }
 
 /// A delivery and its one outcome.

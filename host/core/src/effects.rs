@@ -84,7 +84,7 @@ pub struct WriteSet {
     /// At most one write per entry, sorted by space and key.
     pub state: Vec<StateWrite>,
     /// In the order in which they were emitted.
-    pub events: Vec<Event>,
+    pub events: Vec<Arc<Event>>,
 }
 
 impl WriteSet {
@@ -97,6 +97,6 @@ impl WriteSet {
             .iter()
             .map(|write| FIXED + write.key.len() + write.value.as_ref().map_or(0, |value| value.bytes.len()))
             .sum();
-        state + self.events.iter().map(Event::weight).sum::<usize>()
+        state + self.events.iter().map(|event| event.weight()).sum::<usize>()
     }
 }

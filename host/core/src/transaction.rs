@@ -156,7 +156,7 @@ pub struct Transaction {
     message: Arc<Message>,
     now_ms: u64,
     state: BTreeMap<(Space, Box<str>), Option<StateValue>>,
-    events: Vec<Event>,
+    events: Vec<Arc<Event>>,
     reads: usize,
     writes: usize,
     write_bytes: usize,
@@ -303,7 +303,7 @@ impl Transaction {
         let key = key.map(Arc::from).or_else(|| self.message.key.clone());
         let headers = self.host_headers().chain(headers.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())));
         let event = Event { id: id.as_str().into(), subject: subject.into(), key, headers: headers.collect(), payload };
-        self.events.push(event);
+        self.events.push(Arc::new(event));
         Ok(Ok(id))
     }
 

@@ -1,0 +1,196 @@
+//! One consumer's books: what is held, what is settled, how much may be pulled.
+//!
+//! A sequence is in exactly one place: not delivered yet (above `high`), held (in a lane, executing, or settled in the batch that is still open), or
+//! in the cursor.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::event::{LaneId, Start};
+use crate::batch::StreamIdentity;
+use crate::cursor::Cursor;
+use crate::policy::Policy;
+
+/// What a consumer is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Known from the store or from before; not running.
+    Stopped,
+    /// Waits for its subscription to stand at the cursor.
+    Positioning,
+    /// Its stream was replaced: ends what is under way, then is positioned anew.
+    Rebinding,
+    /// Pulls and handles.
+    Running,
+    /// Ends what is under way.
+    Stopping,
+    /// Waits for an operator.
+    Halted,
+}
+
+/// What a consumer did since the host was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages applied.
+    pub applied: u64,
+    /// Messages skipped because their id was applied before.
+    pub duplicates: u64,
+    /// Deliveries dropped because the cursor or a lane had them.
+    pub redelivered: u64,
+    /// Failed attempts that are followed by another.
+    pub retries: u64,
+    /// Messages given up.
+    pub dead_letters: u64,
+    /// Events acknowledged by JetStream.
+    pub published: u64,
+}
+
+/// One consumer.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) name: Box<str>,
+    pub(crate) phase: Phase,
+    pub(crate) policy: Policy,
+    pub(crate) start: Start,
+    pub(crate) generation: u64,
+    pub(crate) stream: Option<StreamIdentity>,
+    /// Settled, also by outcomes that are still being committed.
+    pub(crate) cursor: Cursor,
+    /// The floor as it is on disk.
+    pub(crate) durable_floor: u64,
+    /// Sequence → bytes of each message that is held.
+    held: BTreeMap<u64, usize>,
+    held_bytes: usize,
+    /// Settled in the batch that is being committed.
+    pub(crate) committing: usize,
+    pub(crate) committing_bytes: usize,
+    /// The highest sequence delivered: everything up to it was delivered, or is not of this consumer's subjects.
+    high: u64,
+    /// Messages pulled for and not delivered yet.
+    pub(crate) requested: usize,
+    pub(crate) ready: VecDeque<LaneId>,
+    /// Whether it stands in the core's round of consumers with ready lanes.
+    pub(crate) in_round: bool,
+    pub(crate) running: usize,
+    pub(crate) by_key: FxHashMap<Arc<str>, LaneId>,
+    pub(crate) waiting_retry: usize,
+    pub(crate) outbox_rows: usize,
+    pub(crate) counters: Counters,
+}
+
+impl Consumer {
+    pub(crate) fn new(name: Box<str>, stream: Option<StreamIdentity>, cursor: Cursor) -> Self {
+        Self {
+            name,
+            phase: Phase::Stopped,
+            policy: Policy::default(),
+            start: Start::All,
+            generation: 0,
+            stream,
+            high: cursor.floor(),
+            durable_floor: cursor.floor(),
+            cursor,
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            committing: 0,
+            committing_bytes: 0,
+            requested: 0,
+            ready: VecDeque::new(),
+            in_round: false,
+            running: 0,
+            by_key: FxHashMap::default(),
+            waiting_retry: 0,
+            outbox_rows: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Begins to read another stream, after `floor`.
+    pub(crate) fn bind(&mut self, stream: StreamIdentity, floor: u64) {
+        self.stream = Some(stream);
+        self.cursor = Cursor::at(floor);
+        self.high = floor;
+        self.durable_floor = floor;
+    }
+
+    /// A delivery came. Within a generation they come in order and without a gap, so whatever lies before it was delivered or is not
+    /// this consumer's.
+    pub(crate) fn delivered(&mut self, sequence: u64) {
+        self.high = self.high.max(sequence);
+    }
+
+    /// Takes a delivery into the books. False if it is held already.
+    pub(crate) fn hold(&mut self, sequence: u64, bytes: usize) -> bool {
+        if self.held.contains_key(&sequence) {
+            return false;
+        }
+        self.held.insert(sequence, bytes);
+        self.held_bytes += bytes;
+        true
+    }
+
+    /// Moves a held delivery into the cursor, as its outcome goes into a batch. Gives back its bytes.
+    pub(crate) fn settle(&mut self, sequence: u64) -> usize {
+        self.cursor.settle(sequence);
+        let Some(bytes) = self.held.remove(&sequence) else { return 0 };
+        self.held_bytes -= bytes;
+        self.committing += 1;
+        self.committing_bytes += bytes;
+        bytes
+    }
+
+    /// Lets go of a delivery without an outcome: the next position delivers it again, so the floor stays below it.
+    pub(crate) fn let_go(&mut self, sequence: u64) {
+        if let Some(bytes) = self.held.remove(&sequence) {
+            self.held_bytes -= bytes;
+            self.high = self.high.min(sequence - 1);
+        }
+    }
+
+    /// Whether nothing of it is held, executing or being committed.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.running == 0 && self.held.is_empty() && self.committing == 0
+    }
+
+    /// The sequence up to which everything is settled or was never this consumer's; raises the cursor to it.
+    pub(crate) fn close_floor(&mut self) -> u64 {
+        let floor = self.held.keys().next().map_or(self.high, |lowest| self.high.min(lowest - 1));
+        self.cursor.raise_floor(floor);
+        self.cursor.floor()
+    }
+
+    /// Messages held and not yet durably settled.
+    pub(crate) fn in_hand(&self) -> usize {
+        self.held.len() + self.committing
+    }
+
+    /// How many messages to pull now; 0 if there is no need or no room.
+    pub(crate) fn pull_size(&self) -> usize {
+        /// Smaller pulls than this cost more than they bring, unless none is out.
+        const STEP: usize = 1_000;
+        let policy = &self.policy;
+        if self.phase != Phase::Running
+            || self.held_bytes + self.committing_bytes >= policy.bytes_held_max
+            || self.outbox_rows >= policy.outbox_rows_max
+        {
+            return 0;
+        }
+        let room = policy.messages_held_max.saturating_sub(self.in_hand() + self.requested);
+        let step = STEP.min(policy.messages_held_max / 4).max(1);
+        if room >= step || (self.requested == 0 && room > 0) { room } else { 0 }
+    }
+
+    pub(crate) fn high(&self) -> u64 {
+        self.high
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+}

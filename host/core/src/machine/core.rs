@@ -1,0 +1,491 @@
+//! The core itself: takes inputs, keeps the books of all consumers, says what to do.
+//!
+//! The same inputs in the same order give the same actions. What always holds: one commit is under way at a time; a delivery is settled with
+//! JetStream, and an event published, only after the commit that carries it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::commit::OpenBatch;
+use super::consumer::{Consumer, Phase};
+use super::event::{Action, Arrival, HaltReason, Input, KnownConsumer, LaneId, OutboxRow, Start};
+use super::lanes::{LaneState, Lanes};
+use super::relay::{Answered, OrderKey, Relay};
+use crate::batch::{Batch, Binding, Outcome, Settlement, StreamIdentity};
+use crate::breaks::{Break, Breaks};
+use crate::cursor::Cursor;
+use crate::ids::{ConsumerId, IdHash, RowId};
+use crate::time::Now;
+
+/// Limits and choices of the whole host.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Runs that may be out at once.
+    pub runs_max: usize,
+    /// Messages of one run, at most.
+    pub run_messages_max: usize,
+    /// Events in flight to JetStream, at most.
+    pub relay_in_flight_max: usize,
+    /// Acknowledged rows wait this long for a commit that goes out anyway before they get one of their own, in milliseconds.
+    pub published_flush_ms: u64,
+    /// Decides the jitter of delays.
+    pub jitter_seed: u64,
+    /// Guarantees broken on purpose; none in normal builds.
+    pub breaks: Breaks,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            runs_max: 8,
+            run_messages_max: 16,
+            relay_in_flight_max: 4_096,
+            published_flush_ms: 1_000,
+            jitter_seed: 0,
+            breaks: Breaks::default(),
+        }
+    }
+}
+
+/// What the store remembers from before.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// All consumers that ever ran.
+    pub consumers: Vec<KnownConsumer>,
+    /// Events not known to be published, in the order of their rows.
+    pub outbox: Vec<OutboxRow>,
+    /// The first row that was never used.
+    pub next_row: u64,
+}
+
+/// Something to do at a certain time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Lane(LaneId),
+    Relay(OrderKey),
+    Flush,
+}
+
+/// A commit that is under way.
+#[derive(Debug)]
+struct InCommit {
+    batch: Arc<Batch>,
+    /// Per consumer: how many deliveries it settles.
+    settled: BTreeMap<ConsumerId, (usize, usize)>,
+}
+
+/// The pure state machine of a host.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) settings: Settings,
+    pub(super) now: Now,
+    pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
+    pub(super) lanes: Lanes,
+    /// Consumers with ready lanes, in the order of their turns.
+    pub(super) round: VecDeque<ConsumerId>,
+    pub(super) runs_out: usize,
+    /// Message ids that a run is handling → its lane.
+    pub(super) claims: FxHashMap<(ConsumerId, IdHash), LaneId>,
+    /// Lanes whose head waits for such an id.
+    pub(super) blocked: FxHashMap<(ConsumerId, IdHash), Vec<LaneId>>,
+    pub(super) open: OpenBatch,
+    in_commit: Option<InCommit>,
+    pub(super) relay: Relay,
+    pub(super) next_row: u64,
+    pub(super) timers: BTreeSet<(u64, Timer)>,
+    flush_due: bool,
+    overlay_full: bool,
+    pub(super) draining: bool,
+    drained: bool,
+    pub(super) actions: VecDeque<Action>,
+}
+
+impl Core {
+    /// A core that goes on where the store ends.
+    #[must_use]
+    pub fn new(settings: Settings, recovered: Recovered) -> Self {
+        let mut core = Self {
+            settings,
+            now: Now::default(),
+            consumers: BTreeMap::new(),
+            lanes: Lanes::default(),
+            round: VecDeque::new(),
+            runs_out: 0,
+            claims: FxHashMap::default(),
+            blocked: FxHashMap::default(),
+            open: OpenBatch::default(),
+            in_commit: None,
+            relay: Relay::new(settings.relay_in_flight_max),
+            next_row: recovered.next_row,
+            timers: BTreeSet::new(),
+            flush_due: false,
+            overlay_full: false,
+            draining: false,
+            drained: false,
+            actions: VecDeque::new(),
+        };
+        for KnownConsumer { id, name, stream, cursor } in recovered.consumers {
+            core.consumers.insert(id, Consumer::new(name, Some(stream), cursor));
+        }
+        for row in recovered.outbox {
+            if let Some(consumer) = core.consumers.get_mut(&row.consumer) {
+                consumer.outbox_rows += 1;
+            }
+            core.relay.push(row);
+        }
+        core
+    }
+
+    /// The number of the consumer of this name; a new one for a new name.
+    pub fn register(&mut self, name: &str) -> ConsumerId {
+        if let Some((id, _)) = self.consumers.iter().find(|(_, consumer)| consumer.name.as_ref() == name) {
+            return *id;
+        }
+        let id = ConsumerId(self.consumers.keys().next_back().map_or(1, |last| last.0 + 1));
+        self.consumers.insert(id, Consumer::new(name.into(), None, Cursor::default()));
+        id
+    }
+
+    /// Takes what happened. What is to be done about it comes out of [`Core::poll_action`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.now = now;
+        match input {
+            Input::Start { consumer, policy, start } => {
+                if let Some(state) = self.consumers.get_mut(&consumer) {
+                    state.policy = policy;
+                    state.start = start;
+                    self.position(consumer);
+                }
+            }
+            Input::Change { consumer, policy } => {
+                if let Some(state) = self.consumers.get_mut(&consumer) {
+                    state.policy = policy;
+                }
+            }
+            Input::Stop { consumer } => self.stop(consumer, Phase::Stopping),
+            Input::Positioned { consumer, generation, stream, last_sequence } => {
+                self.positioned(consumer, generation, stream, last_sequence);
+            }
+            Input::Lost { consumer, generation } => {
+                if self.is_current(consumer, generation) {
+                    self.position(consumer);
+                }
+            }
+            Input::Delivered { consumer, generation, arrivals } => self.delivered(consumer, generation, arrivals),
+            Input::PullEnded { consumer, generation, undelivered } => {
+                if let Some(state) = self.consumers.get_mut(&consumer)
+                    && state.generation == generation
+                {
+                    state.requested = state.requested.saturating_sub(undelivered as usize);
+                }
+            }
+            Input::RunEnded { consumer, lane, results } => self.run_ended(consumer, lane, results),
+            Input::Committed => self.committed(),
+            Input::Acknowledged(rows) => rows.into_iter().for_each(|row| self.acknowledged(row)),
+            Input::Refused(row) => {
+                let answered = self.relay.refused(row);
+                self.retry_later(answered);
+            }
+            Input::OverlayFull(full) => self.overlay_full = full,
+            Input::Drain => self.drain(),
+            Input::Tick => {}
+        }
+    }
+
+    /// The next thing to do. Call it until there is none after each [`Core::handle`].
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.fire_timers();
+            self.dispatch();
+            self.publish();
+            self.pull();
+            self.close_batch();
+            self.check_quiet();
+        }
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::Tick`] is wanted, on the clock of `tick_ms`; none: not before something happens.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<u64> {
+        self.timers.first().map(|(tick_ms, _)| *tick_ms)
+    }
+
+    pub(super) fn at(&mut self, delay_ms: u64, timer: Timer) -> u64 {
+        let tick_ms = self.now.tick_ms.saturating_add(delay_ms);
+        self.timers.insert((tick_ms, timer));
+        tick_ms
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some((tick_ms, _)) = self.timers.first()
+            && *tick_ms <= self.now.tick_ms
+        {
+            let Some((tick_ms, timer)) = self.timers.pop_first() else { return };
+            match timer {
+                Timer::Lane(lane) => self.backoff_over(lane, tick_ms),
+                Timer::Flush => self.flush_due = true,
+                Timer::Relay(key) => {
+                    if let Some(OutboxRow { row, event, .. }) = self.relay.probe(&key) {
+                        self.actions.push_back(Action::Publish { row, event });
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_current(&self, consumer: ConsumerId, generation: u64) -> bool {
+        self.consumers.get(&consumer).is_some_and(|state| {
+            state.generation == generation && matches!(state.phase, Phase::Positioning | Phase::Running)
+        })
+    }
+
+    /// Asks for the subscription to stand behind what is durably settled.
+    fn position(&mut self, consumer: ConsumerId) {
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        state.phase = Phase::Positioning;
+        state.generation += 1;
+        state.requested = 0;
+        let action = Action::Position { consumer, generation: state.generation, after: state.durable_floor };
+        self.actions.push_back(action);
+    }
+
+    fn positioned(&mut self, consumer: ConsumerId, generation: u64, stream: StreamIdentity, last_sequence: u64) {
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        if state.generation != generation || state.phase != Phase::Positioning {
+            return;
+        }
+        if state.stream.as_ref() == Some(&stream) {
+            let floor = state.cursor.floor();
+            if last_sequence < floor {
+                let reason = HaltReason::StreamWentBackwards { stream: stream.name, last_sequence, floor };
+                self.actions.push_back(Action::Halted { consumer, reason });
+                self.stop(consumer, Phase::Halted);
+            } else {
+                state.phase = Phase::Running;
+            }
+            return;
+        }
+        if !state.is_quiet() {
+            // What is under way belongs to the stream before: its sequences must not be taken for those of this one.
+            self.stop(consumer, Phase::Rebinding);
+            return;
+        }
+        let stood_at = state.durable_floor;
+        let after = if state.start == Start::New && state.stream.is_none() { last_sequence } else { 0 };
+        let replaced = state.stream.replace(stream.clone());
+        state.bind(stream.clone(), after);
+        let name = state.name.clone();
+        state.phase = Phase::Running;
+        self.open.bindings.push(Binding { consumer, name, stream: stream.clone(), floor: after });
+        self.actions.push_back(Action::Bound { consumer, stream, replaced, after });
+        if stood_at != after {
+            self.position(consumer);
+        }
+    }
+
+    fn delivered(&mut self, consumer: ConsumerId, generation: u64, arrivals: Vec<Arrival>) {
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        if state.generation != generation || state.phase != Phase::Running {
+            return;
+        }
+        state.requested = state.requested.saturating_sub(arrivals.len());
+        let mut settled_before = Vec::new();
+        for arrival in arrivals {
+            let sequence = arrival.message.sequence;
+            let Some(state) = self.consumers.get_mut(&consumer) else { return };
+            state.delivered(sequence);
+            if state.cursor.contains(sequence) {
+                state.counters.redelivered += 1;
+                settled_before.push(sequence);
+            } else if state.hold(sequence, arrival.message.weight()) {
+                self.enqueue(consumer, arrival);
+            } else {
+                state.counters.redelivered += 1;
+            }
+        }
+        if !settled_before.is_empty() {
+            self.settle_again(consumer, settled_before);
+        }
+    }
+
+    /// JetStream delivered what was settled before: it missed that, so it is told again. What is still being committed is told
+    /// by its own commit; telling it here would break G5.
+    fn settle_again(&mut self, consumer: ConsumerId, mut sequences: Vec<u64>) {
+        if let Some(InCommit { batch, .. }) = &self.in_commit {
+            let own = batch.settlements.iter().filter(|settlement| settlement.consumer == consumer);
+            let committing: FxHashSet<u64> = own.map(|settlement| settlement.sequence).collect();
+            sequences.retain(|sequence| !committing.contains(sequence));
+        }
+        if let Some(state) = self.consumers.get(&consumer) {
+            self.actions.push_back(Action::Settle { consumer, floor: state.durable_floor, sequences });
+        }
+    }
+
+    fn acknowledged(&mut self, row: RowId) {
+        let answered = self.relay.acknowledged(row);
+        if answered.is_some() && !self.settings.breaks.has(Break::RemoveBeforePuback) {
+            self.note_published(row);
+        }
+        if let Some(state) = answered.as_ref().and_then(|answered| self.consumers.get_mut(&answered.consumer)) {
+            state.outbox_rows = state.outbox_rows.saturating_sub(1);
+            state.counters.published += 1;
+        }
+        self.retry_later(answered);
+    }
+
+    fn note_published(&mut self, row: RowId) {
+        if self.open.published.is_empty() {
+            self.at(self.settings.published_flush_ms, Timer::Flush);
+        }
+        self.open.published.push(row);
+    }
+
+    fn retry_later(&mut self, answered: Option<Answered>) {
+        if let Some((key, delay_ms)) = answered.and_then(|answered| answered.retry) {
+            self.at(delay_ms, Timer::Relay(key));
+        }
+    }
+
+    fn publish(&mut self) {
+        while let Some(OutboxRow { row, event, .. }) = self.relay.next() {
+            if self.settings.breaks.has(Break::RemoveBeforePuback) {
+                self.note_published(row);
+            }
+            self.actions.push_back(Action::Publish { row, event });
+        }
+    }
+
+    fn pull(&mut self) {
+        if self.overlay_full || self.draining {
+            return;
+        }
+        for (consumer, state) in &mut self.consumers {
+            let messages = state.pull_size();
+            if messages > 0 {
+                state.requested += messages;
+                let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+                let (consumer, generation) = (*consumer, state.generation);
+                self.actions.push_back(Action::Pull { consumer, generation, messages });
+            }
+        }
+    }
+
+    fn close_batch(&mut self) {
+        if self.in_commit.is_some() || !self.open.is_due(self.flush_due || self.draining) {
+            return;
+        }
+        self.flush_due = false;
+        let settlements = self.open.take_settlements();
+        let mut settled: BTreeMap<ConsumerId, (usize, usize)> = BTreeMap::new();
+        for Settlement { consumer, sequence, .. } in &settlements {
+            if let Some(state) = self.consumers.get_mut(consumer) {
+                let bytes = state.settle(*sequence);
+                let entry = settled.entry(*consumer).or_default();
+                *entry = (entry.0 + 1, entry.1 + bytes);
+            }
+        }
+        let consumers = &mut self.consumers;
+        let floor = |id: &ConsumerId| consumers.get_mut(id).map(|state| (*id, state.close_floor()));
+        let batch = Arc::new(Batch {
+            wall_ms: self.now.wall_ms,
+            bindings: std::mem::take(&mut self.open.bindings),
+            floors: settled.keys().filter_map(floor).collect(),
+            settlements,
+            published: std::mem::take(&mut self.open.published),
+        });
+        if self.settings.breaks.has(Break::AckBeforeCommit) {
+            self.settle_with_broker(&batch);
+        }
+        self.actions.push_back(Action::Commit(Arc::clone(&batch)));
+        self.in_commit = Some(InCommit { batch, settled });
+    }
+
+    fn committed(&mut self) {
+        let Some(InCommit { batch, settled }) = self.in_commit.take() else { return };
+        for (id, floor) in &batch.floors {
+            if let Some(state) = self.consumers.get_mut(id) {
+                state.durable_floor = state.durable_floor.max(*floor);
+            }
+        }
+        for (id, (count, bytes)) in settled {
+            if let Some(state) = self.consumers.get_mut(&id) {
+                state.committing -= count;
+                state.committing_bytes -= bytes;
+            }
+        }
+        if !self.settings.breaks.has(Break::AckBeforeCommit) {
+            self.settle_with_broker(&batch);
+        }
+        for Settlement { consumer, outcome, .. } in &batch.settlements {
+            if let Outcome::Applied { writes, first_row, .. } = outcome {
+                for (offset, event) in (0..).zip(&writes.events) {
+                    let row = RowId(first_row.0 + offset);
+                    self.relay.push(OutboxRow { row, consumer: *consumer, event: Arc::clone(event) });
+                }
+            }
+        }
+    }
+
+    fn settle_with_broker(&mut self, batch: &Batch) {
+        let mut sequences: BTreeMap<ConsumerId, Vec<u64>> = BTreeMap::new();
+        for settlement in &batch.settlements {
+            sequences.entry(settlement.consumer).or_default().push(settlement.sequence);
+        }
+        for (consumer, floor) in &batch.floors {
+            let sequences = sequences.remove(consumer).unwrap_or_default();
+            self.actions.push_back(Action::Settle { consumer: *consumer, floor: *floor, sequences });
+        }
+    }
+
+    /// Ends a consumer's work: what has not begun is let go of, what runs ends and is committed.
+    fn stop(&mut self, consumer: ConsumerId, phase: Phase) {
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        state.phase = phase;
+        state.requested = 0;
+        for lane in self.lanes.of(consumer) {
+            if !matches!(self.lanes.get(lane).map(|lane| &lane.state), Some(LaneState::Running { .. })) {
+                self.drop_lane(lane);
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        let running: Vec<_> = self.consumers.keys().copied().collect();
+        for consumer in running {
+            if self.consumers.get(&consumer).is_some_and(|state| state.phase != Phase::Stopped) {
+                self.stop(consumer, Phase::Stopping);
+            }
+        }
+    }
+
+    /// Finishes what waited for a consumer, or for the host, to have nothing under way.
+    fn check_quiet(&mut self) {
+        let mut rebind = Vec::new();
+        for (consumer, state) in &mut self.consumers {
+            match state.phase {
+                Phase::Stopping if state.is_quiet() => {
+                    state.phase = Phase::Stopped;
+                    self.actions.push_back(Action::Stopped { consumer: *consumer });
+                }
+                Phase::Rebinding if state.is_quiet() => rebind.push(*consumer),
+                _ => {}
+            }
+        }
+        rebind.into_iter().for_each(|consumer| self.position(consumer));
+        if self.draining
+            && !self.drained
+            && self.actions.is_empty()
+            && self.consumers.values().all(Consumer::is_quiet)
+            && self.open.is_empty()
+            && self.in_commit.is_none()
+            && self.relay.in_flight() + self.relay.queued() == 0
+        {
+            self.drained = true;
+            self.actions.push_back(Action::Drained);
+        }
+    }
+}

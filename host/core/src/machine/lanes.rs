@@ -1,0 +1,100 @@
+//! Lanes: the FIFO of each (consumer, ordering key). Owns the messages that are held; knows nothing of commits or of the broker.
+//!
+//! A lane exists while it holds messages. It is in exactly one state, and only a `Ready` one is in its consumer's ready queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::event::LaneId;
+use crate::ids::{ConsumerId, IdHash};
+use crate::message::{FailedAttempt, HISTORY_MAX, Message};
+
+/// A message that waits in its lane, and what happened to it so far.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) message: Arc<Message>,
+    /// Calls of the handler so far.
+    pub(crate) calls: u32,
+    /// Those that count against the consumer's attempts.
+    pub(crate) failures: u32,
+    /// When the plug-in first said that it is not its turn.
+    pub(crate) parked_since_tick_ms: Option<u64>,
+    pub(crate) history: VecDeque<FailedAttempt>,
+}
+
+impl Waiting {
+    pub(crate) fn new(message: Arc<Message>) -> Self {
+        Self { message, calls: 0, failures: 0, parked_since_tick_ms: None, history: VecDeque::new() }
+    }
+
+    pub(crate) fn remember(&mut self, failed: FailedAttempt) {
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(failed);
+    }
+}
+
+/// What a lane is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LaneState {
+    /// Waits for an executor.
+    Ready,
+    /// A run of its first `jobs` messages is out, with these claims on message ids.
+    Running { jobs: usize, claims: Vec<IdHash> },
+    /// Waits for its head's next attempt.
+    Backoff { until_tick_ms: u64 },
+    /// Its head's id is being handled in another lane.
+    Blocked,
+}
+
+/// The FIFO of one (consumer, ordering key).
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) consumer: ConsumerId,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) queue: VecDeque<Waiting>,
+    pub(crate) state: LaneState,
+}
+
+/// All lanes of the host.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    places: Vec<Option<Lane>>,
+    free: Vec<usize>,
+}
+
+impl Lanes {
+    pub(crate) fn insert(&mut self, lane: Lane) -> LaneId {
+        if let Some(place) = self.free.pop()
+            && let Some(slot) = self.places.get_mut(place)
+        {
+            *slot = Some(lane);
+            return LaneId(place);
+        }
+        self.places.push(Some(lane));
+        LaneId(self.places.len() - 1)
+    }
+
+    pub(crate) fn get(&self, id: LaneId) -> Option<&Lane> {
+        self.places.get(id.0).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.places.get_mut(id.0).and_then(Option::as_mut)
+    }
+
+    pub(crate) fn remove(&mut self, id: LaneId) -> Option<Lane> {
+        let lane = self.places.get_mut(id.0).and_then(Option::take);
+        if lane.is_some() {
+            self.free.push(id.0);
+        }
+        lane
+    }
+
+    /// The places of a consumer's lanes, in order. Walks all lanes: for stops, not for messages.
+    pub(crate) fn of(&self, consumer: ConsumerId) -> Vec<LaneId> {
+        let own = |(_, lane): &(usize, &Option<Lane>)| lane.as_ref().is_some_and(|lane| lane.consumer == consumer);
+        self.places.iter().enumerate().filter(own).map(|(place, _)| LaneId(place)).collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! What `pelton.toml` says: the host's own settings.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::host_read;
+use super::reader::{self, Context};
+use super::report::Report;
+use crate::telemetry::Format;
+
+/// The environment variable that wins over `nats.server_binary`.
+const SERVER_VARIABLE: &str = "PELTON_NATS_SERVER";
+
+/// The host's configuration. Paths are relative to the working directory or absolute, no longer relative to the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// The broker.
+    pub nats: NatsConfig,
+    /// The data directory.
+    pub store: StoreConfig,
+    /// The directory with one manifest for each consumer.
+    pub consumers: PathBuf,
+    /// Where the admin server listens, on loopback; port 0 is any free port. None: there is no admin server.
+    pub admin: Option<SocketAddr>,
+    /// Limits of the host as a whole.
+    pub limits: HostLimits,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// `[nats]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsConfig {
+    /// Which server.
+    pub server: NatsServer,
+    /// How the host shows who it is.
+    pub credentials: Credentials,
+}
+
+/// The server that the host talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NatsServer {
+    /// One that runs already.
+    External {
+        /// Its URLs, or those of several servers of a cluster; at least one.
+        urls: Vec<String>,
+    },
+    /// A child of the host, with JetStream in the data directory.
+    Embedded {
+        /// The server's program: a path, or a name to be looked up on `PATH`.
+        binary: PathBuf,
+        /// Its port on loopback; 0 is any free port.
+        port: u16,
+    },
+}
+
+/// How the host shows who it is. Secrets stay in files, so that a configuration can be shown and kept anywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// The server lets anyone in.
+    None,
+    /// `credentials_file`: a JWT and its seed, as `nsc` writes them.
+    CredsFile(PathBuf),
+    /// `nkey_seed_file`: the seed of an NKey.
+    NkeySeedFile(PathBuf),
+    /// `token_file`: a token.
+    TokenFile(PathBuf),
+    /// `user` and `password_file`.
+    UserPassword {
+        /// The user.
+        user: String,
+        /// The file with the password.
+        password_file: PathBuf,
+    },
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The data directory: commit log, view, lock, and the embedded server's streams.
+    pub path: PathBuf,
+    /// The view's page cache, in bytes. 1 MiB to 64 GiB.
+    pub cache_bytes: usize,
+    /// What may be executed and not yet folded into the view, in bytes; pulls wait at it. 1 MiB to 16 GiB.
+    pub overlay_bytes_max: usize,
+    /// Longest time between two checkpoints, in milliseconds. 100 to 3,600,000.
+    pub checkpoint_interval_ms: u64,
+    /// How long the ids of processed messages are remembered, in hours. 24 to 8,760.
+    pub processed_ids_hours: u64,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLimits {
+    /// Threads that run plug-ins; 0 is one for each core. At most 64.
+    pub executor_threads: usize,
+    /// Events published and not yet acknowledged by JetStream. 1 to 65,536.
+    pub relay_in_flight_max: usize,
+    /// Largest component, in bytes. 64 KiB to 1 GiB.
+    pub component_bytes_max: usize,
+    /// How long a graceful stop may take, in milliseconds. At most 600,000.
+    pub drain_ms: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// What is logged. The environment variable `PELTON_LOG` wins over it.
+    pub filter: String,
+    /// In which form.
+    pub format: Format,
+}
+
+impl HostConfig {
+    /// Reads and checks the host's configuration; files with credentials must be there. The environment variable
+    /// `PELTON_NATS_SERVER` wins over `nats.server_binary`.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load(file: &Path) -> Result<Self, Report> {
+        let text = reader::read_file(file, "name the host's configuration with --config FILE")?;
+        let mut config = Self::parse(file, &text)?;
+        if let NatsServer::Embedded { binary, .. } = &mut config.nats.server
+            && let Some(given) = std::env::var_os(SERVER_VARIABLE).filter(|given| !given.is_empty())
+        {
+            *binary = given.into();
+        }
+        Ok(config)
+    }
+
+    pub(super) fn parse(file: &Path, text: &str) -> Result<Self, Report> {
+        let context = Context::new(file, text);
+        let config = host_read::read(&context);
+        let report = context.into_report();
+        config.filter(|_| report.is_empty()).ok_or(report)
+    }
+}

@@ -1,0 +1,36 @@
+//! The host's configuration and the consumers' manifests: raw TOML becomes types that can't be wrong.
+//!
+//! All mistakes of a file are reported at once, each with a stable code, its place and the way out ([`Report`]). Fields that nobody
+//! knows are refused. What the files hold is shown, with every default, in `host/config.example/`.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use pelton::config::{HostConfig, load_directory};
+//!
+//! let config = HostConfig::load(Path::new("pelton.toml"))?;
+//! let (manifests, mistakes) = load_directory(&config.consumers);
+//! eprint!("{mistakes}");
+//! for manifest in manifests {
+//!     println!("{} reads {}", manifest.name, manifest.subscription.stream);
+//! }
+//! # Ok::<(), pelton::config::Report>(())
+//! ```
+
+mod directory;
+mod host;
+mod host_read;
+mod manifest;
+mod manifest_read;
+mod reader;
+mod report;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::load_directory;
+pub use host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig};
+pub use manifest::{IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription};
+pub use report::{Code, Place, Problem, Report};
+pub use values::{InvalidPointer, JsonPointer};

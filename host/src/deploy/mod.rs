@@ -1,0 +1,8 @@
+//! Deployment: what the consumer directory says becomes what runs. Start and reload are one path.
+
+mod deployer;
+mod forms;
+mod watch;
+
+pub use deployer::{Deployer, Dependencies};
+pub use watch::{WatchError, Watcher};

@@ -1,0 +1,120 @@
+//! The two threads that write: the committer, which appends batches to the commit log, and the checkpointer, which folds the log into the view.
+//!
+//! A failed append leaves the outcome unknown, so it is fatal: nothing of the batch is settled with JetStream, and the next start finds what is durable.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use pelton_core::Input;
+use pelton_core::batch::Batch;
+
+use crate::clock::Clock;
+use crate::driver::Note;
+use crate::faults;
+use crate::store::{Checkpointer, Log, Reader};
+
+/// When the view is brought up to date.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointSettings {
+    /// At the latest after this long.
+    pub interval: Duration,
+    /// As soon as the overlay holds half of this many bytes; at all of them pulls wait.
+    pub overlay_bytes_max: usize,
+}
+
+/// The running threads.
+pub struct Durability {
+    committer: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
+}
+
+impl Durability {
+    /// Waits for both threads; they end when the sending side of the batches is dropped. The last thing done is a checkpoint.
+    pub fn join(self) {
+        // A panicking thread has reported itself through the panic hook; there is nothing to add.
+        _ = self.committer.join();
+        _ = self.checkpointer.join();
+    }
+}
+
+/// Starts both threads. Batches are committed in the order in which they come.
+///
+/// # Errors
+/// If a thread can't be started.
+pub fn start(
+    log: Log,
+    checkpointer: Checkpointer,
+    reader: &Arc<Reader>,
+    settings: CheckpointSettings,
+    clock: Clock,
+    batches: Receiver<Arc<Batch>>,
+    notes: &Sender<Note>,
+) -> std::io::Result<Durability> {
+    // One pending wake-up is enough: a checkpoint folds all that is there.
+    let (wake, woken) = bounded(1);
+    let for_committer = (Arc::clone(reader), notes.clone());
+    let committer = std::thread::Builder::new()
+        .name("committer".into())
+        .spawn(move || commit_all(log, &for_committer.0, settings, &batches, &for_committer.1, &wake))?;
+    let for_checkpointer = (Arc::clone(reader), notes.clone());
+    let checkpointer = std::thread::Builder::new().name("checkpointer".into()).spawn(move || {
+        checkpoint_all(checkpointer, &for_checkpointer.0, settings, clock, &woken, &for_checkpointer.1);
+    })?;
+    Ok(Durability { committer, checkpointer })
+}
+
+fn commit_all(
+    mut log: Log,
+    reader: &Reader,
+    settings: CheckpointSettings,
+    batches: &Receiver<Arc<Batch>>,
+    notes: &Sender<Note>,
+    wake: &Sender<()>,
+) {
+    for batch in batches {
+        faults::point("before-commit");
+        if let Err(error) = log.append(&batch) {
+            let error = anyhow::Error::new(error)
+                .context("committing a batch; nothing of it was acknowledged, and a restart goes on from what is durable");
+            _ = notes.send(Note::Fatal(error));
+            return;
+        }
+        faults::point("after-commit");
+        let bytes = reader.overlay_bytes();
+        if bytes >= settings.overlay_bytes_max {
+            _ = notes.send(Note::Core(Input::OverlayFull(true)));
+        }
+        if bytes >= settings.overlay_bytes_max / 2 {
+            // Full means that a wake-up is pending already.
+            _ = wake.try_send(());
+        }
+        if notes.send(Note::Core(Input::Committed)).is_err() {
+            return;
+        }
+    }
+}
+
+fn checkpoint_all(
+    mut checkpointer: Checkpointer,
+    reader: &Reader,
+    settings: CheckpointSettings,
+    clock: Clock,
+    woken: &Receiver<()>,
+    notes: &Sender<Note>,
+) {
+    loop {
+        let last = matches!(woken.recv_timeout(settings.interval), Err(RecvTimeoutError::Disconnected));
+        if let Err(error) = checkpointer.run(clock.now().wall_ms) {
+            _ = notes.send(Note::Fatal(anyhow::Error::new(error).context("folding the commit log into the view")));
+            return;
+        }
+        if reader.overlay_bytes() < settings.overlay_bytes_max {
+            _ = notes.send(Note::Core(Input::OverlayFull(false)));
+        }
+        if last {
+            return;
+        }
+    }
+}
