@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-fn main() {}
-=======
 //! The `pelton` binary. All it does is in the library, so that the tests can reach it.
 
 use std::process::ExitCode;
@@ -8,4 +5,3 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     pelton::cli::main()
 }
->>>>>>> main
