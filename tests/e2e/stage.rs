@@ -1,13 +1,18 @@
 //! What most tests begin with: a server, a client, and a host whose consumers are laid out.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use pelton_tests::checker::LedgerEvent;
 use pelton_tests::client::{Client, Outgoing, StreamSpec};
 use pelton_tests::host::{Host, HostOptions};
+use pelton_tests::load::ledger_message;
 use pelton_tests::manifest::Manifest;
 use pelton_tests::nats::NatsServer;
 use pelton_tests::reader::{Reader, Stored};
+use pelton_tests::wait;
+use serde_json::Value;
 
 /// How long something may take that should take a moment: long, because the machine may be busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -66,6 +71,45 @@ impl Stage {
         self.client.publish(&Outgoing::new(format!("in.{key}"), payload.to_owned())).await
     }
 
+    /// Publishes message number `n` of a key, as `ledger` takes it, under an id of its own.
+    pub(crate) async fn ledger(&self, key: &str, n: u64) -> Result<u64> {
+        self.client.publish(&ledger_message(format!("in.{key}"), &format!("{key}-{n}"), n, 64)).await
+    }
+
+    /// The next events, as `ledger` writes them.
+    pub(crate) async fn ledger_events(&mut self, count: usize) -> Result<Vec<LedgerEvent>> {
+        self.events(count).await?.iter().map(Stored::json).collect()
+    }
+
+    /// A consumer's part of `/status`; null if there is none of this name.
+    pub(crate) async fn status_of(&self, consumer: &str) -> Result<Value> {
+        let status = self.host.status().await?;
+        let all = status.get("consumers").and_then(Value::as_array).cloned().unwrap_or_default();
+        Ok(all.into_iter().find(|entry| entry["name"] == consumer).unwrap_or_default())
+    }
+
+    /// What keeps a consumer from working, as one text.
+    pub(crate) async fn problems(&self, consumer: &str) -> Result<String> {
+        Ok(self.status_of(consumer).await?["problems"].to_string())
+    }
+
+    /// Waits until a consumer's part of `/status` is as wanted.
+    pub(crate) async fn wait_status(
+        &self,
+        what: &str,
+        consumer: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let last = RefCell::new(Value::Null);
+        let waiting = wait::until(what, SOON, || async {
+            let status = self.status_of(consumer).await?;
+            last.replace(status.clone());
+            Ok(wanted(&status).then_some(status))
+        });
+        let outcome = waiting.await;
+        outcome.with_context(|| format!("its status is {}; the host's log:\n{}", last.borrow(), self.host.log_tail()))
+    }
+
     /// The next events.
     pub(crate) async fn events(&mut self, count: usize) -> Result<Vec<Stored>> {
         let events = self.output.take(count, SOON).await;
@@ -77,6 +121,11 @@ impl Stage {
         self.events(1).await?.pop().context("one event was asked for")
     }
 
+    /// What the stream OUT holds, from where it was read last.
+    pub(crate) fn output(&mut self) -> &mut Reader {
+        &mut self.output
+    }
+
     /// Listens for a while and fails if something comes.
     pub(crate) async fn no_more_events(&mut self) {
         let more = self.output.some(QUIET).await;
@@ -86,7 +135,8 @@ impl Stage {
 
 /// A consumer of a guest as most tests want it: keyed by the second token of `in.KEY`, may emit to `out.>`, retries quickly.
 pub(crate) fn manifest_of(guest: &str) -> Manifest {
-    Manifest::new(&format!("{guest}.wasm"), "IN", "in.>").emits("out.>").quick_retries(3)
+    let manifest = Manifest::new(&format!("{guest}.wasm"), "IN", "in.>").emits("out.>").quick_retries(3);
+    manifest.section("[config]", "output = \"out\"")
 }
 
 /// The payload as text.

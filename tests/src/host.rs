@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::client::Client;
 use crate::manifest::Manifest;
 use crate::process::{Process, Usage, children_of, signal_pid, tail};
 use crate::tools::{self, HostBuild};
@@ -224,6 +225,16 @@ impl Host {
     #[must_use]
     pub fn children(&self) -> Vec<u32> {
         self.pid().map(children_of).unwrap_or_default()
+    }
+
+    /// A client of the server that the host has started.
+    ///
+    /// # Errors
+    /// There is none, or it does not answer.
+    pub async fn embedded_client(&self) -> Result<Client> {
+        let written = fs::read_to_string(self.path("data/nats/nats-server.port"));
+        let port = written.context("the host has no server of its own")?;
+        Client::connect(&format!("nats://127.0.0.1:{}", port.trim()), None).await
     }
 
     /// The exit status, if the host has ended.
