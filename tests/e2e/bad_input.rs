@@ -61,8 +61,7 @@ async fn wrong_credentials_are_named_with_the_fields_to_check() -> Result<()> {
 async fn a_missing_stream_is_named_and_picked_up_when_it_is_there() -> Result<()> {
     let mut stage = Stage::new().await?;
     stage.host.guest("ledger")?;
-    let manifest =
-        Manifest::new("ledger.wasm", "LATER", "later.>").emits("out.>").section("[config]", "output = \"out\"");
+    let manifest = Manifest::new("ledger.wasm", "LATER", "later.>").emits("out.>").section("[config]", "out = \"out\"");
     stage.host.manifest("late", &manifest)?;
     stage.host.spawn()?;
     stage
@@ -83,15 +82,22 @@ async fn mistakes_in_a_component_are_refused_with_the_remedy_and_others_serve() 
     stage.host.write("consumers/empty.wasm", b"")?;
     stage.host.write("consumers/module.wasm", b"\0asm\x01\0\0\0")?;
     // A component without imports and exports.
-    stage.host.write("consumers/world.wasm", b"\0asm\x0d\0\x01\0")?;
+    stage.host.write("consumers/empty-component.wasm", b"\0asm\x0d\0\x01\0")?;
     let cases = [
         ("text", "this is not WebAssembly"),
         ("empty", "the component file is empty"),
         ("module", "a core WebAssembly module, not a component"),
-        ("world", "the component is not a plug-in"),
+        ("empty-component", "the component is not a plug-in"),
+        ("wrong-world", "it has to export"),
+        ("needs-sockets", "which this consumer was not granted"),
+        ("init-trap", "a trial instance failed before any message"),
+        ("init-loop", "a trial instance failed before any message"),
     ];
-    for (name, _) in cases {
+    for (name, _) in &cases[..4] {
         stage.host.manifest(name, &manifest_of(name))?;
+    }
+    for guest in ["wrong-world", "needs-sockets", "init-trap", "init-loop"] {
+        stage.consumer(guest, guest, |manifest| manifest)?;
     }
     stage.host.start().await?;
     for (name, words) in cases {

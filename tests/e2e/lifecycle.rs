@@ -30,12 +30,9 @@ async fn sigterm_drains_and_ends_with_status_0() -> Result<()> {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() -> Result<()> {
-    let change = |manifest: Manifest| manifest.section("[limits]", "timeout_ms = 30000");
-    let mut stage = Stage::new().await?;
-    stage.consumer("slow", "slow", change)?;
-    stage.host.start().await?;
-    stage.publish("a", "{\"ms\":20000}").await?;
-    stage.wait_status("an attempt runs", "slow", |consumer| consumer["running"] == 1).await?;
+    let mut stage = Stage::running_with("fails", |manifest| manifest.section("[limits]", "timeout_ms = 30000")).await?;
+    stage.publish("a", "{\"do\":\"spin\"}").await?;
+    stage.wait_status("an attempt runs", "fails", |consumer| consumer["running"] == 1).await?;
     stage.host.signal(Signal::TERM)?;
     stage.host.wait_log("signal", SOON).await?;
     assert!(stage.host.exited()?.is_none(), "the attempt is waited for");
@@ -86,8 +83,7 @@ async fn a_work_queue_is_emptied_and_nothing_is_handled_twice() -> Result<()> {
     let mut stage = Stage::new().await?;
     stage.client.create_stream(&StreamSpec::new("JOBS", "jobs.>").work_queue()).await?;
     stage.host.guest("ledger")?;
-    let manifest =
-        Manifest::new("ledger.wasm", "JOBS", "jobs.>").emits("out.>").section("[config]", "output = \"out\"");
+    let manifest = Manifest::new("ledger.wasm", "JOBS", "jobs.>").emits("out.>").section("[config]", "out = \"out\"");
     stage.host.manifest("jobs", &manifest)?;
     stage.host.start().await?;
     for n in 1..=100 {
@@ -108,8 +104,7 @@ async fn declared_streams_are_created() -> Result<()> {
     let mut stage = Stage::new().await?;
     let streams = "name = \"MADE\"\nsubjects = [\"made.>\"]\nduplicate_window_ms = 1000";
     stage.host.guest("ledger")?;
-    let manifest =
-        Manifest::new("ledger.wasm", "MADE", "made.>").emits("out.>").section("[config]", "output = \"out\"");
+    let manifest = Manifest::new("ledger.wasm", "MADE", "made.>").emits("out.>").section("[config]", "out = \"out\"");
     stage.host.manifest("made", &manifest.section("[[streams]]", streams))?;
     stage.host.start().await?;
     stage.client.publish(&ledger_message("made.x".to_owned(), "m", 1, 64)).await?;

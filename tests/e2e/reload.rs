@@ -43,6 +43,34 @@ async fn a_changed_component_is_swapped_in_under_load() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_new_versions_events_follow_the_old_ones_in_each_key() -> Result<()> {
+    let mut stage = Stage::new().await?;
+    stage.host.component("versioned", &tools::guest("versioned-a")?)?;
+    stage.host.manifest("versioned", &manifest_of("versioned"))?;
+    stage.host.start().await?;
+    for n in 0..100 {
+        stage.publish(&format!("k{}", n % 5), &format!("{{\"n\":{n}}}")).await?;
+    }
+    stage.events(100).await?;
+    stage.host.component("versioned", &tools::guest("versioned-b")?)?;
+    let mut labels = Vec::new();
+    let mut n = 100;
+    while labels.last().map(String::as_str) != Some("b") {
+        assert!(n < 5_000, "version b never served");
+        stage.publish("k1", &format!("{{\"n\":{n}}}")).await?;
+        n += 1;
+        let body: serde_json::Value = stage.event().await?.json()?;
+        labels.push(body["label"].as_str().unwrap_or_default().to_owned());
+    }
+    stage.publish("k1", &format!("{{\"n\":{n}}}")).await?;
+    let body: serde_json::Value = stage.event().await?.json()?;
+    labels.push(body["label"].as_str().unwrap_or_default().to_owned());
+    labels.dedup();
+    assert!(labels == ["a", "b"] || labels == ["b"], "{labels:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_broken_component_is_refused_and_the_version_before_goes_on() -> Result<()> {
     let mut stage = Stage::running("ledger").await?;
     let before = version(&stage, "ledger").await?;
@@ -108,7 +136,7 @@ async fn a_changed_grant_applies_without_a_restart() -> Result<()> {
     stage.host.guest("ledger")?;
     let manifest = |config: &str| {
         let base = pelton_tests::manifest::Manifest::new("ledger.wasm", "IN", "in.>").emits("out.>").quick_retries(2);
-        base.section("[config]", &format!("output = \"{config}\""))
+        base.section("[config]", &format!("out = \"{config}\""))
     };
     stage.host.manifest("ledger", &manifest("secret"))?;
     stage.host.start().await?;

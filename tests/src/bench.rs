@@ -109,7 +109,7 @@ pub async fn run(options: BenchOptions) -> Result<BenchReport> {
     let mut host = Host::prepare(HostOptions { show_log: false, ..HostOptions::on(&nats.url()) })?;
     host.guest("ledger")?;
     let manifest = Manifest::new("ledger.wasm", "BENCH", "bench.*").emits("bench-out.>");
-    host.manifest("bench", &manifest.section("[config]", "output = \"bench-out\""))?;
+    host.manifest("bench", &manifest.section("[config]", "out = \"bench-out\""))?;
     let server_pid = nats.pid().context("the server runs")?;
     let before = Usage::of(server_pid)?;
     host.start().await?;

@@ -10,8 +10,8 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use anyhow::Result;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::reader::Stored;
 use key::KeyTranscript;
@@ -32,8 +32,14 @@ pub struct LedgerEvent {
     pub n: u64,
     /// Messages of the key that were applied, this one included.
     pub count: u64,
-    /// The fold of their numbers.
+    /// The fold of their numbers; 16 hex digits in the event.
+    #[serde(deserialize_with = "hex")]
     pub chain: u64,
+}
+
+fn hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let digits = String::deserialize(deserializer)?;
+    u64::from_str_radix(&digits, 16).map_err(D::Error::custom)
 }
 
 /// A message that JetStream has acknowledged.
@@ -123,7 +129,7 @@ impl Checker {
     ///
     /// # Errors
     /// It is no event of `ledger`.
-    pub fn came_out(&mut self, stored: &Stored) -> Result<()> {
+    pub fn came_out(&mut self, stored: &Stored) -> anyhow::Result<()> {
         let event: LedgerEvent = stored.json()?;
         self.event(stored.id().unwrap_or_default(), event);
         Ok(())

@@ -46,9 +46,9 @@ pub struct LoadPlan {
 /// A ledger message as it is published.
 #[must_use]
 pub fn ledger_message(subject: String, id: &str, n: u64, payload_bytes: usize) -> Outgoing {
-    let bare = format!("{{\"n\":{n},\"fill\":\"\"}}").len();
-    let fill = "x".repeat(payload_bytes.saturating_sub(bare));
-    Outgoing::new(subject, format!("{{\"n\":{n},\"fill\":\"{fill}\"}}")).id(id)
+    let bare = format!("{{\"n\":{n},\"pad\":\"\"}}").len();
+    let pad = "x".repeat(payload_bytes.saturating_sub(bare));
+    Outgoing::new(subject, format!("{{\"n\":{n},\"pad\":\"{pad}\"}}")).id(id)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,7 +88,7 @@ impl Side {
         client.create_stream(&StreamSpec::new(&output, &format!("{name}-out.>")).duplicate_window(window)).await?;
         let manifest = Manifest::new("ledger.wasm", &stream, &format!("{name}.*"))
             .emits(&format!("{name}-out.>"))
-            .section("[config]", &format!("output = \"{name}-out\""));
+            .section("[config]", &format!("out = \"{name}-out\""));
         host.manifest(name, &manifest)?;
         let checker = Arc::new(Mutex::new(Checker::default()));
         let plan = LoadPlan {
