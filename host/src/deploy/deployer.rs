@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::forms::{form, load_terms, rules};
 use crate::board::Board;
-use crate::config::{self, Manifest, Report};
+use crate::config::{self, Code, Manifest, Report};
 use crate::deployed::Deployed;
 use crate::driver::{Attachment, Note};
 use crate::intake::Intake;
@@ -60,6 +60,8 @@ struct Wanted {
 /// What the directory says, read once.
 #[derive(Default)]
 struct Look {
+    /// Whether the directory could be read; otherwise nothing is known, and everything goes on as it is.
+    complete: bool,
     wanted: BTreeMap<String, Wanted>,
     /// Consumers whose files can't be used as they are: what runs of them goes on.
     unusable: BTreeMap<String, String>,
@@ -95,6 +97,9 @@ impl Deployer {
         let bytes_max = self.deps.component_bytes_max;
         let look = tokio::task::spawn_blocking(move || look(&directory, bytes_max)).await.unwrap_or_default();
         self.report(&look);
+        if !look.complete {
+            return look.files;
+        }
         let steps = self.plan(&look);
         let mut wanted = look.wanted;
         for (name, step) in steps {
@@ -281,7 +286,7 @@ fn declaration(spec: &config::StreamSpec) -> StreamDeclaration {
 /// Reads all manifests and their components. Blocks on the disk.
 fn look(directory: &Path, component_bytes_max: usize) -> Look {
     let (manifests, report) = config::load_directory(directory);
-    let mut look = Look::default();
+    let mut look = Look { complete: !report.has(Code::DirectoryUnreadable), ..Look::default() };
     // A file that is not there stands for its directory: that is what is watched.
     look.files.insert(directory.join("*.toml"));
     note_unusable(&mut look, &report);

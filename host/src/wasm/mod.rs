@@ -1,0 +1,33 @@
+//! The sandbox: the one module that knows wasmtime.
+//!
+//! One [`Sandbox`] serves the whole host. [`Sandbox::load`] turns a component's bytes into a verified [`Plugin`]; [`Sandbox::run`] makes a
+//! fresh instance of it, hands it one message and gives back its effects or its failure. Both are synchronous: loading belongs on a
+//! thread that may be busy for seconds, running on an executor thread with a stack of [`EXECUTOR_STACK_BYTES`].
+//!
+//! A plug-in can't stop, crash, starve or bloat the host: time is limited by epochs, memory and tables by the pool and a limiter, what a
+//! call carries by wasmtime, what an attempt does by its transaction, what it writes by the budget of its lines. Nothing is reused: a
+//! store is made for one attempt and dropped with it. (Instances that live longer will be a manifest's choice, made in `run`.)
+
+mod attempt;
+mod clock;
+mod ended;
+mod engine;
+mod gate;
+mod generated;
+mod growth;
+mod host;
+mod lines;
+mod load;
+mod sandbox;
+mod verify;
+mod wasi;
+
+pub use attempt::{Identity, RunLimits};
+pub use clock::EPOCH_TICK_MS;
+pub use engine::{EXECUTOR_STACK_BYTES, SandboxError, Settings};
+pub use load::{LoadTerms, Plugin};
+pub use sandbox::Sandbox;
+pub use verify::LoadError;
+
+#[cfg(test)]
+mod tests;

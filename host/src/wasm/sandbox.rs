@@ -1,0 +1,124 @@
+//! The sandbox itself: one engine, one linker, and the run of an attempt.
+
+use std::sync::Arc;
+
+use pelton_core::effects::WriteSet;
+use pelton_core::message::{Failure, Message};
+use pelton_core::transaction::{ReadError, Transaction};
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Engine, Store};
+
+use super::attempt::{Attempt, Call, Identity, RunLimits};
+use super::clock::{self, EpochClock};
+use super::ended;
+use super::engine::{self, SandboxError, Settings};
+use super::gate::Gate;
+use super::generated::{Consumer, exports::pelton::consumer::handler, pelton::consumer::types};
+use super::load::Plugin;
+use super::wasi;
+
+/// Where plug-ins run. Shared by all threads of the host.
+pub struct Sandbox {
+    pub(super) settings: Settings,
+    pub(super) engine: Engine,
+    pub(super) linker: Linker<Attempt>,
+    pub(super) gate: Gate,
+    _clock: EpochClock,
+}
+
+impl Sandbox {
+    /// Sets up the engine and its pool, and starts the clock that ends attempts.
+    ///
+    /// # Errors
+    /// If the pool's address space or the thread can't be had.
+    pub fn new(settings: &Settings) -> Result<Self, SandboxError> {
+        let engine = engine::engine(settings)?;
+        let linker = linker(&engine).map_err(|error| SandboxError::Engine {
+            instances_max: settings.instances_max,
+            memory_bytes_max: settings.memory_bytes_max,
+            problem: ended::chain(&error),
+        })?;
+        let clock = EpochClock::start(&engine).map_err(SandboxError::Thread)?;
+        let gate = Gate::new(engine::instances(settings));
+        Ok(Self { settings: *settings, engine, linker, gate, _clock: clock })
+    }
+
+    /// Hands a message to a fresh instance of a plug-in and gives back its effects, or how it failed. `seed` is all the randomness that it
+    /// gets. Blocks for no longer than the limits allow; call it on a thread with a stack of [`super::EXECUTOR_STACK_BYTES`].
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store can't be read: not the plug-in's fault, and the host has to stop.
+    pub fn run(
+        &self,
+        plugin: &Plugin,
+        limits: &RunLimits,
+        identity: &Arc<Identity>,
+        transaction: Transaction,
+        attempt: u32,
+        seed: u64,
+    ) -> Result<Result<WriteSet, Failure>, ReadError> {
+        let message = Arc::clone(transaction.message());
+        let identity = Arc::clone(identity);
+        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
+        let _permit = self.gate.enter();
+        let mut store = self.store(call);
+        let called = handle(plugin, &mut store, &message, attempt);
+        let data = store.data_mut();
+        data.finish_lines();
+        match called {
+            Ok(Ok(())) => Ok(Ok(store.into_data().transaction.into_writes())),
+            Ok(Err(failure)) => Ok(Err(from_guest(failure))),
+            Err(error) => ended::failure(&error, data).map(Err),
+        }
+    }
+
+    /// A store for one attempt, with its limits set and its deadline running.
+    pub(super) fn store(&self, call: Call) -> Store<Attempt> {
+        let limits = call.limits;
+        let mut store = Store::new(&self.engine, Attempt::new(call));
+        store.limiter(|attempt| &mut attempt.growth);
+        store.set_hostcall_fuel(limits.call_bytes_max);
+        store.set_max_component_handles(ended::HANDLES_MAX);
+        store.set_epoch_deadline(clock::ticks(limits.timeout_ms));
+        store
+    }
+}
+
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<Attempt>> {
+    let mut linker = Linker::new(engine);
+    Consumer::add_to_linker::<_, HasSelf<Attempt>>(&mut linker, |attempt| attempt)?;
+    wasi::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+/// Instantiates and calls. The deadline covers both.
+fn handle(
+    plugin: &Plugin,
+    store: &mut Store<Attempt>,
+    message: &Message,
+    attempt: u32,
+) -> wasmtime::Result<Result<(), types::Failure>> {
+    let headers: Vec<(&str, &str)> =
+        message.headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+    let instance = plugin.pre.instantiate(&mut *store)?;
+    let message = handler::Message {
+        id: &message.id,
+        subject: &message.subject,
+        key: message.key.as_deref(),
+        headers: &headers,
+        payload: &message.payload,
+        sequence: message.sequence,
+        published_at_ms: message.published_at_ms,
+        attempt,
+    };
+    instance.pelton_consumer_handler().call_handle(store, message)
+}
+
+fn from_guest(failure: types::Failure) -> Failure {
+    let cut = |reason: &str| Box::from(ended::cut(reason));
+    match failure {
+        types::Failure::Retry(retry) => Failure::Retry { reason: cut(&retry.reason), after_ms: retry.after_ms },
+        types::Failure::Reject(reason) => Failure::Reject { reason: cut(&reason) },
+        types::Failure::Park(park) => Failure::Park { reason: cut(&park.reason), after_ms: park.after_ms },
+    }
+}
