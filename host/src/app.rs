@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use crossbeam_channel::{Sender, unbounded};
-use pelton_core::{Core, Input, Settings};
+use pelton_core::{Core, Input, KnownConsumer, OutboxRow, Recovered, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ use crate::wasm::{self, Sandbox};
 const RUNS_PER_EXECUTOR: usize = 4;
 /// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
+/// Time that the embedded server has to stop by itself.
+const SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the connections to send what is left, after the drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -73,8 +75,19 @@ async fn open_store(config: &HostConfig) -> anyhow::Result<Opened> {
         cache_bytes: config.store.cache_bytes,
         processed_ids_ms: mark_ttl_ms(config),
     };
-    let opening = tokio::task::spawn_blocking(move || store::open(&settings, Clock::start().now().wall_ms));
+    let opening = tokio::task::spawn_blocking(move || store::open(&settings, Clock::start().now()));
     Ok(opening.await.context("the thread that opens the store broke")??)
+}
+
+/// What the store found, in the core's words.
+fn known(recovered: store::Recovered) -> Recovered {
+    let consumer = |store::RecoveredConsumer { id, name, stream, cursor }| KnownConsumer { id, name, stream, cursor };
+    let row = |store::OutboxRow { row, consumer, event }| OutboxRow { row, consumer, event: Arc::new(event) };
+    Recovered {
+        consumers: recovered.consumers.into_iter().map(consumer).collect(),
+        outbox: recovered.outbox.into_iter().map(row).collect(),
+        next_row: recovered.next_row.0,
+    }
 }
 
 fn mark_ttl_ms(config: &HostConfig) -> u64 {
@@ -83,8 +96,13 @@ fn mark_ttl_ms(config: &HostConfig) -> u64 {
 
 async fn start_server(config: &HostConfig) -> anyhow::Result<Option<EmbeddedServer>> {
     let NatsServer::Embedded { binary, port } = &config.nats.server else { return Ok(None) };
-    let settings =
-        EmbeddedSettings { binary: binary.clone(), directory: config.store.path.join("nats"), port: *port };
+    let settings = EmbeddedSettings {
+        binary: binary.clone(),
+        port: *port,
+        data_directory: config.store.path.clone(),
+        sync_always: false,
+        stop_timeout: SERVER_STOP_TIMEOUT,
+    };
     Ok(Some(EmbeddedServer::start(settings).await?))
 }
 
@@ -103,7 +121,7 @@ fn connect_settings(config: &HostConfig, server: Option<&EmbeddedServer>) -> any
         }
     };
     let urls = match (&config.nats.server, server) {
-        (_, Some(server)) => vec![server.url().to_owned()],
+        (_, Some(server)) => vec![server.url()],
         (NatsServer::External { urls }, None) => urls.clone(),
         (NatsServer::Embedded { .. }, None) => Vec::new(),
     };
@@ -120,7 +138,9 @@ struct Host {
     durability: Durability,
     consuming: Arc<Connection>,
     publishing: Connection,
-    deploying: tokio::task::JoinHandle<()>,
+    publisher: Publisher,
+    deploying: tokio::task::JoinHandle<Deployer>,
+    no_more_deployments: CancellationToken,
     admin: Option<AdminServer>,
     cancel: CancellationToken,
 }
@@ -170,7 +190,7 @@ impl Host {
         let hands = Hands {
             executors: to_executors,
             committer: to_committer,
-            publisher,
+            publisher: publisher.handle(),
             reader: Arc::clone(&reader),
             heartbeat: Arc::clone(&heartbeat),
         };
@@ -181,7 +201,7 @@ impl Host {
             breaks: faults::breaks()?,
             ..Settings::default()
         };
-        let driver = Driver::new(Core::new(settings, recovered.into_core()), clock, for_driver, hands);
+        let driver = Driver::new(Core::new(settings, known(recovered)), clock, for_driver, hands);
         let (end, ended) = oneshot::channel();
         let driver = std::thread::Builder::new()
             .name("driver".into())
@@ -216,10 +236,9 @@ impl Host {
             notes: notes.clone(),
         });
         let (watcher, changes) = Watcher::new()?;
-        let deploying = tokio::spawn(cancel.child_token().run_until_cancelled_owned(deploy(
-            deployer, watcher, changes, deployed,
-        )));
-        let deploying = tokio::spawn(async move { _ = deploying.await });
+        let no_more_deployments = cancel.child_token();
+        let deploying = Deploying { deployer, watcher, changes, deployed, stop: no_more_deployments.clone() };
+        let deploying = tokio::spawn(deploying.run());
         let cancel = cancel.clone();
         Ok(Self {
             notes,
@@ -230,7 +249,9 @@ impl Host {
             durability,
             consuming,
             publishing,
+            publisher,
             deploying,
+            no_more_deployments,
             admin,
             cancel,
         })
@@ -245,7 +266,7 @@ impl Host {
             }
             signal = signals.next() => tracing::info!(signal, drain_ms = config.limits.drain_ms, "stopping: finishing what is under way"),
         }
-        self.deploying.abort();
+        self.no_more_deployments.cancel();
         self.shared.draining.store(true, Ordering::Relaxed);
         // If the driver is gone, `ended` says why.
         _ = self.notes.send(Note::Core(Input::Drain));
@@ -268,7 +289,7 @@ impl Host {
     }
 
     async fn close(self) {
-        let Self { driver, executors, durability, consuming, publishing, admin, cancel, .. } = self;
+        let Self { driver, executors, durability, consuming, publishing, publisher, deploying, admin, cancel, .. } = self;
         drop(admin);
         let joined = tokio::task::spawn_blocking(move || {
             // A thread that panicked has said so through the panic hook.
@@ -280,6 +301,10 @@ impl Host {
         });
         _ = joined.await;
         let close = async {
+            if let Ok(deployer) = deploying.await {
+                deployer.close().await;
+            }
+            publisher.stop().await;
             publishing.close().await;
             if let Some(consuming) = Arc::into_inner(consuming) {
                 consuming.close().await;
@@ -293,20 +318,36 @@ impl Host {
     }
 }
 
-/// Looks at the consumer directory at the start and after every change.
-async fn deploy(mut deployer: Deployer, mut watcher: Watcher, mut changes: mpsc::Receiver<()>, deployed: Arc<AtomicBool>) {
-    let mut watched: BTreeSet<PathBuf> = BTreeSet::new();
-    loop {
-        let files = deployer.apply().await;
-        deployed.store(true, Ordering::Relaxed);
-        if files != watched {
-            watcher.watch(files.iter().map(PathBuf::as_path));
-            watched = files;
-            // What changed between the look and the watch would be missed: look again.
-            continue;
-        }
-        if changes.recv().await.is_none() {
-            return;
+/// The task that looks at the consumer directory at the start and after every change.
+struct Deploying {
+    deployer: Deployer,
+    watcher: Watcher,
+    changes: mpsc::Receiver<()>,
+    deployed: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+impl Deploying {
+    /// Goes on until it is told to stop, also in the middle of a deployment; gives back what runs.
+    async fn run(mut self) -> Deployer {
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(self.deploy_for_ever()).await;
+        self.deployer
+    }
+
+    async fn deploy_for_ever(&mut self) {
+        let mut watched: BTreeSet<PathBuf> = BTreeSet::new();
+        loop {
+            let files = self.deployer.apply().await;
+            self.deployed.store(true, Ordering::Relaxed);
+            if files == watched {
+                // The watcher lives as long as this task: its channel does not close before.
+                self.changes.recv().await;
+            } else {
+                self.watcher.watch(files.iter().map(PathBuf::as_path));
+                // What changed between the look and the watch would be missed: look again at once.
+                watched = files;
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::deployed::Deployed;
 use crate::executor::Assignment;
 use crate::faults;
-use crate::nats::{Publisher, Subscription};
+use crate::nats::{PublisherHandle, SubscriptionHandle};
 use crate::store::Reader;
 
 /// What the driver is told.
@@ -34,6 +34,8 @@ pub enum Note {
     Detach(ConsumerId, oneshot::Sender<()>),
     /// How are things?
     Status(oneshot::Sender<Snapshot>),
+    /// There is a connection: events are published under this session from now on.
+    PublishUnder(u64),
     /// Something broke that the host can't go on without.
     Fatal(anyhow::Error),
 }
@@ -43,7 +45,7 @@ pub struct Attachment {
     /// What serves it.
     pub deployed: Arc<Deployed>,
     /// What it reads.
-    pub subscription: Subscription,
+    pub subscription: SubscriptionHandle,
     /// Its policies.
     pub policy: Policy,
     /// Where it begins if it has no cursor.
@@ -69,7 +71,7 @@ pub struct Hands {
     /// To the committer.
     pub committer: Sender<Arc<Batch>>,
     /// The relay's way to JetStream.
-    pub publisher: Publisher,
+    pub publisher: PublisherHandle,
     /// Where dead letters are noted until they are in the view.
     pub reader: Arc<Reader>,
     /// The clock's tick at which the driver was last seen awake, in milliseconds.
@@ -78,7 +80,7 @@ pub struct Hands {
 
 struct Attached {
     deployed: Arc<Deployed>,
-    subscription: Subscription,
+    subscription: SubscriptionHandle,
     detached: Option<oneshot::Sender<()>>,
 }
 
@@ -90,6 +92,8 @@ pub struct Driver {
     hands: Hands,
     consumers: BTreeMap<ConsumerId, Attached>,
     halted: BTreeMap<ConsumerId, String>,
+    /// What is published under another session than the connection's is refused: that keeps the order over a reconnect.
+    publish_session: u64,
 }
 
 /// Notes taken in before the core's actions are performed.
@@ -106,7 +110,7 @@ impl Driver {
     /// A driver for this core.
     #[must_use]
     pub fn new(core: Core, clock: Clock, notes: Receiver<Note>, hands: Hands) -> Self {
-        Self { core, clock, notes, hands, consumers: BTreeMap::new(), halted: BTreeMap::new() }
+        Self { core, clock, notes, hands, consumers: BTreeMap::new(), halted: BTreeMap::new(), publish_session: 0 }
     }
 
     /// Runs until the core has drained, or something broke.
@@ -152,6 +156,7 @@ impl Driver {
             Note::Status(answer) => {
                 _ = answer.send(Snapshot { status: self.core.status(), halted: self.halted.clone() });
             }
+            Note::PublishUnder(session) => self.publish_session = session,
             Note::Fatal(error) => return Err(error),
         }
         Ok(())
@@ -219,7 +224,7 @@ impl Driver {
             Action::DeadLettered { consumer, letter } => {
                 tracing::warn!(consumer = %self.name(consumer), sequence = letter.message.sequence, id = %letter.message.id,
                     key = letter.message.key.as_deref(), attempts = letter.attempts, cause = letter.cause.kind(), "message given up");
-                self.hands.reader.note_dead_letter(consumer, letter);
+                self.hands.reader.note_dead_letter(consumer, letter.message.sequence, &letter);
             }
             Action::Drained => return Turn::Drained,
         }
@@ -228,17 +233,14 @@ impl Driver {
 
     fn publish(&self, row: RowId, event: &Arc<pelton_core::effects::Event>) {
         faults::point("before-publish");
-        self.hands.publisher.publish(row, event);
+        self.hands.publisher.publish(self.publish_session, row, event);
         faults::point("after-publish");
     }
 
     fn stopped(&mut self, consumer: ConsumerId) {
         self.halted.remove(&consumer);
-        if let Some(attached) = self.consumers.remove(&consumer) {
-            attached.subscription.stop();
-            if let Some(done) = attached.detached {
-                _ = done.send(());
-            }
+        if let Some(done) = self.consumers.remove(&consumer).and_then(|attached| attached.detached) {
+            _ = done.send(());
         }
     }
 

@@ -106,7 +106,7 @@ fn checkpoint_all(
 ) {
     loop {
         let last = matches!(woken.recv_timeout(settings.interval), Err(RecvTimeoutError::Disconnected));
-        if let Err(error) = checkpointer.run(clock.now().wall_ms) {
+        if let Err(error) = checkpointer.run(clock.now()) {
             _ = notes.send(Note::Fatal(anyhow::Error::new(error).context("folding the commit log into the view")));
             return;
         }

@@ -50,12 +50,13 @@ impl Intake {
     /// Takes what the subscription says.
     pub fn take(&self, incoming: Incoming) {
         match incoming {
-            Incoming::Positioned { consumer, generation, stream, last_seq } => {
+            Incoming::Positioned { consumer, generation, stream: facts } => {
+                let stream = facts.identity;
                 self.board.note(&self.deployed.name, |entry| entry.subscription = None);
                 self.deployed.bind(&stream);
                 let ingest = Ingest::new(&self.manifest, &stream.name);
                 *self.reading.lock() = Some(Reading { stream: stream.clone(), ingest });
-                self.tell(Input::Positioned { consumer, generation, stream, last_sequence: last_seq });
+                self.tell(Input::Positioned { consumer, generation, stream, last_sequence: facts.last_seq });
             }
             Incoming::Delivered { consumer, generation, deliveries } => self.deliver(consumer, generation, deliveries),
             Incoming::PullEnded { consumer, generation, undelivered } => {

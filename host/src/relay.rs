@@ -1,5 +1,6 @@
 //! The relay's report: what JetStream answered to published events, as inputs of the core. Which event leaves when is the core's decision.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -7,7 +8,7 @@ use parking_lot::Mutex;
 use pelton_core::Input;
 
 use crate::driver::Note;
-use crate::nats::{PublishReport, PublishResult};
+use crate::nats::{PublishReport, PublishResult, PublishSink};
 
 /// The same refusal is logged again after this long.
 const REPEAT: Duration = Duration::from_secs(30);
@@ -36,7 +37,7 @@ impl Refusals {
 }
 
 /// Hands a run of answers to the driver, in order.
-pub fn report(results: Vec<PublishResult>, refusals: &Refusals, notes: &Sender<Note>) {
+fn answered(results: Vec<PublishResult>, refusals: &Refusals, notes: &Sender<Note>) {
     let mut acknowledged = Vec::with_capacity(results.len());
     let tell = |input| {
         // The driver is gone only when the host is on its way out.
@@ -57,6 +58,11 @@ pub fn report(results: Vec<PublishResult>, refusals: &Refusals, notes: &Sender<N
 }
 
 /// What the publisher reports to.
-pub fn sink(refusals: std::sync::Arc<Refusals>, notes: Sender<Note>) -> PublishReport {
-    std::sync::Arc::new(move |results| report(results, &refusals, &notes))
+#[must_use]
+pub fn sink(refusals: Arc<Refusals>, notes: Sender<Note>) -> PublishSink {
+    Arc::new(move |report| match report {
+        // The driver is gone only when the host is on its way out.
+        PublishReport::Connected { session } => _ = notes.send(Note::PublishUnder(session)),
+        PublishReport::Results(results) => answered(results, &refusals, &notes),
+    })
 }

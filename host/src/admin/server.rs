@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::driver::{Note, Snapshot};
 use crate::nats::ConnectionStatus;
 use crate::relay::Refusals;
-use crate::store::Reader;
+use crate::store::{Reader, StoredDeadLetter};
 
 /// What answers are made from.
 pub struct Admin {
@@ -201,7 +201,7 @@ async fn dead_letters(
     let reader = Arc::clone(&admin.reader);
     let found = tokio::task::spawn_blocking(move || reader.dead_letters(only, limit));
     let letters = found.await.map_err(Failed::internal)?.map_err(Failed::internal)?;
-    let view = |(consumer, letter)| views::dead_letter(&views::name(&snapshot, consumer), &letter);
+    let view = |StoredDeadLetter { consumer, letter, .. }| views::dead_letter(&views::name(&snapshot, consumer), &letter);
     Ok(Json(letters.into_iter().map(view).collect()))
 }
 
@@ -215,7 +215,7 @@ async fn dead_letter(
     let found = tokio::task::spawn_blocking(move || reader.dead_letter(id, sequence));
     let letter = found.await.map_err(Failed::internal)?.map_err(Failed::internal)?;
     let missing = || Failed(StatusCode::NOT_FOUND, format!("consumer {consumer} has no dead letter with sequence {sequence}"));
-    letter.map(|letter| Json(views::dead_letter(&consumer, &letter))).ok_or_else(missing)
+    letter.map(|found| Json(views::dead_letter(&consumer, &found.letter))).ok_or_else(missing)
 }
 
 fn number(snapshot: &Snapshot, name: &str) -> Result<ConsumerId, Failed> {

@@ -13,6 +13,7 @@ use crate::admin::Client;
 use crate::app::{self, End};
 use crate::config::{HostConfig, Report, load_directory};
 use crate::telemetry;
+use crate::wasm::EXECUTOR_STACK_BYTES;
 
 /// Usage, or an invalid configuration.
 const INVALID: u8 = 2;
@@ -53,7 +54,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let config = HostConfig::load(file)?;
     telemetry::init(&config.log.filter, config.log.format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build()?;
+    // Components are tried out on the runtime's threads for blocking work.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").thread_stack_size(EXECUTOR_STACK_BYTES).build()?;
     let end = runtime.block_on(app::run(config));
     // A compile that is under way is not waited for.
     runtime.shutdown_background();

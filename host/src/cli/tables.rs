@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use crate::admin::{ConsumerView, DeadLetterView, StatusView};
 
@@ -106,7 +105,7 @@ pub(super) fn dead_letter(letter: &DeadLetterView) -> String {
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(header);
+    table.load_style(NOTHING).set_header(header);
     table
 }
 

@@ -19,7 +19,9 @@ use crate::config::{self, Code, Manifest, Report};
 use crate::deployed::Deployed;
 use crate::driver::{Attachment, Note};
 use crate::intake::Intake;
-use crate::nats::{Connection, Ensured, StreamDeclaration, StreamError, Subscription, SubscriptionSettings};
+use crate::nats::{
+    Connection, Ensured, PULL_BYTES_MAX, PULL_MESSAGES_MAX, StreamDeclaration, StreamError, Subscription, SubscriptionSettings,
+};
 use crate::store::Reader;
 use crate::wasm::{Plugin, Sandbox};
 
@@ -48,6 +50,7 @@ struct Running {
     plugin: Plugin,
     manifest: Manifest,
     deployed: Arc<Deployed>,
+    subscription: Subscription,
 }
 
 /// A manifest with its component's bytes.
@@ -208,6 +211,8 @@ impl Deployer {
             stream: manifest.subscription.stream.as_str().into(),
             subjects: manifest.subscription.subjects.iter().map(|subject| subject.as_str().into()).collect(),
             ack_wait: Duration::from_millis(manifest.subscription.ack_wait_ms),
+            pull_messages_max: PULL_MESSAGES_MAX,
+            pull_bytes_max: PULL_BYTES_MAX,
         };
         let subscription =
             Subscription::start(&self.deps.connection, settings, Arc::new(move |incoming| intake.take(incoming)));
@@ -215,9 +220,10 @@ impl Deployer {
             config::Start::All => pelton_core::Start::All,
             config::Start::New => pelton_core::Start::New,
         };
-        let attachment = Attachment { deployed: Arc::clone(&deployed), subscription, policy: manifest.policy, start };
+        let handle = subscription.handle();
+        let attachment = Attachment { deployed: Arc::clone(&deployed), subscription: handle, policy: manifest.policy, start };
         self.tell(Note::Attach(Box::new(attachment)))?;
-        self.running.insert(manifest.name.clone(), Running { form, plugin, manifest, deployed });
+        self.running.insert(manifest.name.clone(), Running { form, plugin, manifest, deployed, subscription });
         Ok(())
     }
 
@@ -255,10 +261,18 @@ impl Deployer {
         let (done, stopped) = oneshot::channel();
         self.tell(Note::Detach(running.deployed.consumer, done))?;
         stopped.await.context("the driver has ended")?;
+        running.subscription.stop().await;
         self.refused.remove(name);
         self.deps.board.forget(name);
         tracing::info!(consumer = name, "stopped; its state and its cursor stay");
         Ok(())
+    }
+
+    /// Sends what acknowledgements are left. For the end of the host, after the driver has drained.
+    pub async fn close(self) {
+        for running in self.running.into_values() {
+            running.subscription.stop().await;
+        }
     }
 
     fn tell(&self, note: Note) -> anyhow::Result<()> {

@@ -29,16 +29,19 @@ fn digest(text: &str) -> u64 {
 /// What a component must keep to so that this manifest can use it.
 pub(super) fn load_terms(manifest: &Manifest) -> LoadTerms {
     LoadTerms {
-        consumer: manifest.name.as_str().into(),
+        identity: identity(manifest),
         grants: manifest.grants.clone(),
         keyed_state: manifest.key != Key::None || manifest.policy.shared_state,
         memory_bytes: manifest.run.memory_bytes,
     }
 }
 
+fn identity(manifest: &Manifest) -> Arc<Identity> {
+    Arc::new(Identity { consumer: manifest.name.as_str().into(), config: manifest.config.clone() })
+}
+
 /// What executors serve by.
 pub(super) fn rules(manifest: &Manifest, plugin: Plugin, mark_ttl_ms: u64) -> Rules {
-    let identity = Identity { consumer: manifest.name.as_str().into(), config: manifest.config.clone() };
     Rules {
         plugin,
         grants: manifest.grants.clone(),
@@ -46,6 +49,6 @@ pub(super) fn rules(manifest: &Manifest, plugin: Plugin, mark_ttl_ms: u64) -> Ru
         mark_ttl_ms,
         shared_state: manifest.policy.shared_state,
         limits: RunLimits::new(manifest.run.timeout_ms, manifest.run.memory_bytes, &manifest.effects),
-        identity: Arc::new(identity),
+        identity: identity(manifest),
     }
 }

@@ -23,7 +23,7 @@ use super::verify::{self, LoadError};
 const TRIAL_TIMEOUT_MS: u64 = 5_000;
 
 /// What a plug-in is loaded for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadTerms {
     /// The consumer and its config values.
     pub identity: Arc<Identity>,

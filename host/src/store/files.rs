@@ -1,0 +1,224 @@
+//! The two database files of a store: made together, locked together, opened only if both are sound.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, Durability, StorageBackend, WriteTransaction};
+
+use super::error::{OpenError, StoreFailure};
+use super::held::{Hold, hold};
+use super::log;
+use super::view::{self, FORMAT_VERSION, Meta, Snapshot};
+
+/// Where the files of a store are.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    pub(super) directory: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) view: PathBuf,
+    lock: PathBuf,
+    log_in_the_making: PathBuf,
+    view_in_the_making: PathBuf,
+}
+
+impl Paths {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            log: directory.join("log.redb"),
+            view: directory.join("view.redb"),
+            lock: directory.join("lock"),
+            log_in_the_making: directory.join("log.redb.new"),
+            view_in_the_making: directory.join("view.redb.new"),
+        }
+    }
+}
+
+/// Both databases, open. Closed cleanly when the last part of the store lets go of it.
+pub(super) struct Files {
+    pub(super) log: Database,
+    pub(super) view: Database,
+    /// Held until both are closed: fields are dropped in this order.
+    _lock: Option<File>,
+}
+
+/// Both databases, what was found in them, and a snapshot of the view.
+pub(super) struct Sound {
+    pub(super) files: Files,
+    pub(super) meta: Meta,
+    pub(super) snapshot: Snapshot,
+}
+
+/// Begins a transaction as every transaction of the store is made. See [`crate::store`] for why commits have two phases.
+pub(super) fn begin(database: &Database) -> Result<WriteTransaction, StoreFailure> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
+}
+
+/// The memory that redb may use for each file, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CacheBytes {
+    log: usize,
+    view: usize,
+}
+
+impl CacheBytes {
+    /// Most of it goes to the view: the log is written once, read once, and small.
+    pub(super) fn split(bytes: usize) -> Self {
+        let log = (bytes / 8).min(16 << 20);
+        Self { log, view: bytes - log }
+    }
+}
+
+/// Opens the store in a directory; makes one if there is none.
+pub(super) fn open_directory(paths: &Paths, cache: CacheBytes, new_seed: u64) -> Result<Sound, OpenError> {
+    std::fs::create_dir_all(&paths.directory).map_err(|error| OpenError::io(&paths.directory, error))?;
+    let lock = lock(&paths.lock)?;
+    make_whole(paths, cache, new_seed)?;
+    open_on(file(&paths.log)?, file(&paths.view)?, paths, cache, Some(lock))
+}
+
+/// One lock for both files, taken before either is touched.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let file = opened.map_err(|error| OpenError::io(path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(OpenError::io(path, error)),
+    }
+}
+
+fn file(path: &Path) -> Result<FileBackend, OpenError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| OpenError::io(path, error))?;
+    FileBackend::new(file).map_err(|error| OpenError::database(path, error))
+}
+
+/// Makes a store if there is none, and finishes the making of one that was interrupted.
+///
+/// Both files are made under other names and renamed when both are complete, the log first. So a crash leaves neither (it is made again), the log
+/// and the other name of the view (it is renamed), or both. Anything else was not us: one of the files was lost.
+fn make_whole(paths: &Paths, cache: CacheBytes, seed: u64) -> Result<(), OpenError> {
+    let exists = |path: &Path| path.try_exists().map_err(|error| OpenError::io(path, error));
+    let rename = |from: &Path, to: &Path| std::fs::rename(from, to).map_err(|error| OpenError::io(from, error));
+    let half =
+        |present: &Path, missing: &Path| OpenError::HalfMissing { present: present.into(), missing: missing.into() };
+    match (exists(&paths.log)?, exists(&paths.view)?) {
+        (true, true) => Ok(()),
+        (false, true) => Err(half(&paths.view, &paths.log)),
+        (true, false) if exists(&paths.view_in_the_making)? => {
+            rename(&paths.view_in_the_making, &paths.view)?;
+            sync_directory(&paths.directory)
+        }
+        (true, false) => Err(half(&paths.log, &paths.view)),
+        (false, false) => {
+            make(&paths.view_in_the_making, cache.view, |view| view::create(view, &Meta::new(seed)))?;
+            make(&paths.log_in_the_making, cache.log, |log| log::create(log, seed))?;
+            sync_directory(&paths.directory)?;
+            rename(&paths.log_in_the_making, &paths.log)?;
+            rename(&paths.view_in_the_making, &paths.view)?;
+            sync_directory(&paths.directory)
+        }
+    }
+}
+
+fn make(path: &Path, cache: usize, fill: impl FnOnce(&Database) -> Result<(), StoreFailure>) -> Result<(), OpenError> {
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+    let file = opened.map_err(|error| OpenError::io(path, error))?;
+    let backend = FileBackend::new(file).map_err(|error| OpenError::database(path, error))?;
+    let made = Database::builder().set_cache_size(cache).create_with_backend(backend);
+    let database = made.map_err(|error| OpenError::database(path, error))?;
+    fill(&database).map_err(|failure| OpenError::failure(path, failure))?;
+    database.close().map_err(|error| OpenError::database(path, error))
+}
+
+fn sync_directory(path: &Path) -> Result<(), OpenError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(|error| OpenError::io(path, error))
+}
+
+/// Opens a store that exists on two backends. Writes nothing to either before both were found to be sound and to belong together.
+pub(super) fn open_on<L: StorageBackend, V: StorageBackend>(
+    log: L,
+    view: V,
+    paths: &Paths,
+    cache: CacheBytes,
+    lock: Option<File>,
+) -> Result<Sound, OpenError> {
+    let (log, log_hold) = open_held(log, &paths.log, cache.log, |log| match log::load_meta(log)? {
+        None => Err(Unsound::Foreign("it has no commit log")),
+        Some(meta) if meta.format != FORMAT_VERSION => Err(Unsound::OtherFormat(meta.format)),
+        Some(meta) => Ok(meta),
+    })?;
+    let (view, view_hold) = open_held(view, &paths.view, cache.view, |view| match Meta::load_from(view)? {
+        None => Err(Unsound::Foreign("it has no view")),
+        Some(meta) if meta.format != FORMAT_VERSION => Err(Unsound::OtherFormat(meta.format)),
+        Some(meta) => Ok((meta, Snapshot::open(view, &meta)?)),
+    })?;
+    let (log, log_meta) = log;
+    let (view, (meta, snapshot)) = view;
+    let mismatch = |reason: String| OpenError::Mismatch { directory: paths.directory.clone(), reason: reason.into() };
+    if log_meta.seed != meta.seed {
+        return Err(mismatch("they were made for different stores".into()));
+    }
+    if log_meta.last < meta.folded {
+        return Err(mismatch(format!("the log ends at {}, the view knows it up to {}", log_meta.last, meta.folded)));
+    }
+    log_hold.release().map_err(|error| OpenError::io(&paths.log, error))?;
+    view_hold.release().map_err(|error| OpenError::io(&paths.view, error))?;
+    Ok(Sound { files: Files { log, view, _lock: lock }, meta, snapshot })
+}
+
+/// Why a database that could be opened is none of ours.
+enum Unsound {
+    Foreign(&'static str),
+    OtherFormat(u64),
+    Failed(StoreFailure),
+}
+
+impl From<StoreFailure> for Unsound {
+    fn from(failure: StoreFailure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Opens a database with a hold on its writes, verifies all of it, and has a look at it. redb can panic on a damaged file; that is caught.
+fn open_held<B: StorageBackend, T>(
+    backend: B,
+    path: &Path,
+    cache: usize,
+    look: impl FnOnce(&Database) -> Result<T, Unsound>,
+) -> Result<((Database, T), Hold<B>), OpenError> {
+    let (held, hold) = hold(backend);
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let opened =
+            Database::builder().set_cache_size(cache).set_check_integrity_on_open(true).create_with_backend(held);
+        let database = opened.map_err(|error| OpenError::database(path, error))?;
+        let found = look(&database).map_err(|unsound| match unsound {
+            Unsound::Foreign(reason) => OpenError::Foreign { path: path.to_owned(), reason: reason.into() },
+            Unsound::OtherFormat(found) => {
+                OpenError::OtherFormat { path: path.to_owned(), found, known: FORMAT_VERSION }
+            }
+            Unsound::Failed(failure) => OpenError::failure(path, failure),
+        })?;
+        Ok((database, found))
+    }));
+    match opened {
+        Ok(opened) => Ok((opened?, hold)),
+        Err(_panic) => Err(OpenError::Damaged {
+            path: path.to_owned(),
+            reason: "the database can't make sense of its content".into(),
+        }),
+    }
+}
+
+/// Makes a new store on two empty backends.
+#[cfg(test)]
+pub(super) fn create_on(log: impl StorageBackend, view: impl StorageBackend, seed: u64) -> std::io::Result<()> {
+    let made = |backend: Result<Database, redb::DatabaseError>| backend.map_err(std::io::Error::other);
+    log::create(&made(Database::builder().create_with_backend(log))?, seed).map_err(std::io::Error::other)?;
+    view::create(&made(Database::builder().create_with_backend(view))?, &Meta::new(seed)).map_err(std::io::Error::other)
+}

@@ -1,0 +1,181 @@
+//! From records of the log to net changes: of several writes of one entry only the last is left, of an event that was published meanwhile nothing.
+//!
+//! The changes borrow from the records and are sorted as the tables are, so that each page of a table is touched once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pelton_core::ids::ConsumerId;
+use rustc_hash::FxHashSet;
+
+use super::error::CheckpointError;
+use super::record::{
+    AppliedRecord, BatchRecord, DeadLetterRecord, EventRecord, OutcomeRecord, SettlementRecord, SpaceRecord,
+    ValueRecord,
+};
+use super::view::Consumer;
+
+/// The last write of one state entry.
+pub(super) struct StateChange<'r> {
+    pub(super) consumer: u32,
+    pub(super) scope_key: Option<&'r str>,
+    pub(super) space: SpaceRecord,
+    pub(super) key: &'r str,
+    /// None: deleted.
+    pub(super) value: Option<ValueRecord<'r>>,
+    /// How many writes it is the last of.
+    pub(super) writes: u32,
+}
+
+impl<'r> StateChange<'r> {
+    /// Sorts as the encoded keys do.
+    fn order(&self) -> (u32, Option<(usize, &'r str)>, SpaceRecord, &'r str) {
+        (self.consumer, self.scope_key.map(|key| (key.len(), key)), self.space, self.key)
+    }
+}
+
+/// The mark of a message id that was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MarkChange {
+    pub(super) consumer: u32,
+    pub(super) hash: u128,
+    /// How often it is in the records.
+    pub(super) writes: u32,
+}
+
+/// A message that was given up.
+pub(super) struct DeadLetterChange<'r> {
+    pub(super) consumer: u32,
+    pub(super) sequence: u64,
+    pub(super) letter: &'r DeadLetterRecord<'r>,
+}
+
+/// An event that waits to be published.
+pub(super) struct OutboxAdded<'r> {
+    pub(super) row: u64,
+    pub(super) consumer: u32,
+    pub(super) event: &'r EventRecord<'r>,
+}
+
+/// Rows to add and rows to remove; none is in both.
+#[derive(Default)]
+pub(super) struct OutboxChanges<'r> {
+    pub(super) added: Vec<OutboxAdded<'r>>,
+    pub(super) removed: Vec<u64>,
+}
+
+/// The net result of some records.
+#[derive(Default)]
+pub(super) struct Changes<'r> {
+    /// Those whose cursor or binding changed.
+    pub(super) consumers: BTreeSet<ConsumerId>,
+    pub(super) state: Vec<StateChange<'r>>,
+    pub(super) marks: Vec<MarkChange>,
+    pub(super) outbox: OutboxChanges<'r>,
+    pub(super) dead_letters: Vec<DeadLetterChange<'r>>,
+    /// One above the last outbox row that the records name.
+    pub(super) next_row: u64,
+    /// How many deliveries the records settle.
+    pub(super) messages: usize,
+}
+
+/// Folds records, in the order of their positions, and moves the consumers' cursors.
+pub(super) fn fold<'r>(
+    records: &'r [(u64, BatchRecord<'r>)],
+    consumers: &mut BTreeMap<ConsumerId, Consumer>,
+) -> Result<Changes<'r>, CheckpointError> {
+    let mut changes = Changes::default();
+    let mut published = FxHashSet::default();
+    for (position, record) in records {
+        move_cursors(*position, record, consumers, &mut changes.consumers)?;
+        changes.messages += record.settlements.len();
+        for settlement in &record.settlements {
+            gather(settlement, &mut changes);
+        }
+        published.extend(record.published.iter().copied());
+    }
+    coalesce_state(&mut changes.state);
+    coalesce_marks(&mut changes.marks);
+    changes.dead_letters.sort_by_key(|change| (change.consumer, change.sequence));
+    changes.outbox.added.retain(|added| !published.remove(&added.row));
+    changes.outbox.added.sort_by_key(|added| added.row);
+    changes.outbox.removed = published.into_iter().collect();
+    changes.outbox.removed.sort_unstable();
+    Ok(changes)
+}
+
+fn move_cursors(
+    position: u64,
+    record: &BatchRecord<'_>,
+    consumers: &mut BTreeMap<ConsumerId, Consumer>,
+    changed: &mut BTreeSet<ConsumerId>,
+) -> Result<(), CheckpointError> {
+    for binding in &record.bindings {
+        consumers.insert(ConsumerId(binding.consumer), binding.into());
+        changed.insert(ConsumerId(binding.consumer));
+    }
+    let mut cursor_of = |consumer: u32, step: &dyn Fn(&mut Consumer)| {
+        let consumer = ConsumerId(consumer);
+        let unknown = CheckpointError::UnknownConsumer { consumer, position };
+        step(consumers.get_mut(&consumer).ok_or(unknown)?);
+        changed.insert(consumer);
+        Ok(())
+    };
+    // Floors first: what they cover needs no range of its own on the way.
+    for (consumer, floor) in &record.floors {
+        cursor_of(*consumer, &|consumer| consumer.cursor.raise_floor(*floor))?;
+    }
+    for settlement in &record.settlements {
+        cursor_of(settlement.consumer, &|consumer| consumer.cursor.settle(settlement.sequence))?;
+    }
+    Ok(())
+}
+
+fn gather<'r>(settlement: &'r SettlementRecord<'r>, changes: &mut Changes<'r>) {
+    let SettlementRecord { consumer, sequence, outcome } = settlement;
+    match outcome {
+        OutcomeRecord::Applied(applied) => gather_applied(*consumer, applied, changes),
+        OutcomeRecord::Duplicate => {}
+        OutcomeRecord::DeadLettered(letter) => {
+            changes.dead_letters.push(DeadLetterChange { consumer: *consumer, sequence: *sequence, letter });
+        }
+    }
+}
+
+fn gather_applied<'r>(consumer: u32, applied: &'r AppliedRecord<'r>, changes: &mut Changes<'r>) {
+    changes.state.extend(applied.state.iter().map(|write| StateChange {
+        consumer,
+        scope_key: applied.state_key,
+        space: write.space,
+        key: write.key,
+        value: write.value,
+        writes: 1,
+    }));
+    changes.marks.extend(applied.mark.map(|mark| MarkChange { consumer, hash: u128::from_be_bytes(mark), writes: 1 }));
+    let rows = (applied.first_row..).zip(&applied.events);
+    changes.outbox.added.extend(rows.map(|(row, event)| OutboxAdded { row, consumer, event }));
+    changes.next_row = changes.next_row.max(applied.first_row + applied.events.len() as u64);
+}
+
+/// Leaves the last write of each entry. The sort is stable, so that of equal ones the last is the newest.
+fn coalesce_state(state: &mut Vec<StateChange<'_>>) {
+    state.sort_by(|a, b| a.order().cmp(&b.order()));
+    state.dedup_by(|later, kept| {
+        let same = later.order() == kept.order();
+        if same {
+            kept.value = later.value;
+            kept.writes += later.writes;
+        }
+        same
+    });
+}
+
+fn coalesce_marks(marks: &mut Vec<MarkChange>) {
+    marks.sort_unstable();
+    marks.dedup_by(|later, kept| {
+        let same = (later.consumer, later.hash) == (kept.consumer, kept.hash);
+        if same {
+            kept.writes += later.writes;
+        }
+        same
+    });
+}

@@ -1,0 +1,190 @@
+//! Damaged, foreign, locked and missing files: a clear error each, and no byte changed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pelton_core::time::Now;
+use tempfile::TempDir;
+
+use super::disk::Random;
+use super::driver::Driver;
+use super::random::settings;
+use crate::store::{OpenError, Settings, open};
+
+const NOW: Now = Now { tick_ms: 0, wall_ms: 1_000_000 };
+
+/// A directory with a store that holds something, closed.
+fn filled() -> (TempDir, Settings) {
+    let directory = TempDir::new().unwrap();
+    let settings = settings(&directory);
+    let mut driver = Driver::new(open(&settings, NOW).unwrap());
+    for number in 0..300_u64 {
+        let numbers = Random(number).next().to_le_bytes();
+        driver.step([numbers[0], numbers[1], numbers[2], numbers[3]]).unwrap();
+    }
+    drop(driver);
+    (directory, settings)
+}
+
+fn bytes_of(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// Opens a store that must be refused; gives back why, once it is sure that nothing was touched and that the message names the file.
+fn refused(settings: &Settings, file: &str) -> OpenError {
+    let before = bytes_of(&settings.directory);
+    let error = open(settings, NOW).err().unwrap();
+    assert!(before == bytes_of(&settings.directory), "a file was changed: {error}");
+    let message = error.to_string();
+    assert!(message.contains(file), "{message:?} does not name {file}");
+    assert!(message.contains("store.path") || message.contains("disk"), "{message:?} names no way out");
+    error
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_the_file_left_as_it_was() {
+    let (_directory, settings) = filled();
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let original = bytes_of(&settings.directory);
+    let mut found = 0;
+    for name in ["log.redb", "view.redb"] {
+        let path = settings.directory.join(name);
+        for _ in 0..60 {
+            let mut bytes = original[&path].clone();
+            let bit = random.below(bytes.len() as u64 * 8);
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+            fs::write(&path, &bytes).unwrap();
+            // A bit of a page that nothing refers to changes nothing.
+            match open(&settings, NOW) {
+                Ok(store) => drop(store),
+                Err(error) => {
+                    found += 1;
+                    assert_eq!(fs::read(&path).unwrap(), bytes, "the file was changed: {error}");
+                    assert!(error.to_string().contains(name), "{error}");
+                    assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Foreign { .. }), "{error:?}");
+                }
+            }
+            original.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        }
+    }
+    assert!(found > 10, "only {found} of 120 flipped bits were found");
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let (_directory, settings) = filled();
+    for name in ["log.redb", "view.redb"] {
+        let path = settings.directory.join(name);
+        let whole = fs::read(&path).unwrap();
+        for length in [0, 100, 4096, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).unwrap();
+            let error = refused(&settings, name);
+            assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Foreign { .. }), "{length}: {error:?}");
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    open(&settings, NOW).unwrap();
+}
+
+#[test]
+fn a_foreign_file_is_refused() {
+    let (_directory, settings) = filled();
+    let path = settings.directory.join("view.redb");
+    fs::write(&path, b"SQLite format 3\0").unwrap();
+    assert!(matches!(refused(&settings, "view.redb"), OpenError::Foreign { .. }));
+    fs::copy(settings.directory.join("log.redb"), &path).unwrap();
+    assert!(matches!(refused(&settings, "view.redb"), OpenError::Foreign { .. }), "a log is no view");
+}
+
+#[test]
+fn files_of_two_stores_are_not_mixed() {
+    let (_directory, settings) = filled();
+    let (_other_directory, other) = filled();
+    fs::copy(other.directory.join("log.redb"), settings.directory.join("log.redb")).unwrap();
+    assert!(matches!(refused(&settings, "log.redb"), OpenError::Mismatch { .. }));
+}
+
+#[test]
+fn a_log_that_went_back_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let settings = settings(&directory);
+    drop(open(&settings, NOW).unwrap());
+    let log = settings.directory.join("log.redb");
+    let old = fs::read(&log).unwrap();
+    drop(Driver::new(open(&settings, NOW).unwrap()));
+    drop(open(&settings, NOW).unwrap());
+    fs::write(&log, old).unwrap();
+    assert!(matches!(refused(&settings, "log.redb"), OpenError::Mismatch { .. }));
+}
+
+#[test]
+fn another_format_is_refused() {
+    let (_directory, settings) = filled();
+    for (name, table) in [("log.redb", "log-meta"), ("view.redb", "meta")] {
+        let set = |format: u64| {
+            let database = redb::Database::open(settings.directory.join(name)).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction
+                .open_table(redb::TableDefinition::<&str, u64>::new(table))
+                .unwrap()
+                .insert("format", format)
+                .unwrap();
+            transaction.commit().unwrap();
+        };
+        set(2);
+        assert!(matches!(refused(&settings, name), OpenError::OtherFormat { found: 2, known: 1, .. }));
+        set(1);
+    }
+    open(&settings, NOW).unwrap();
+}
+
+#[test]
+fn a_store_in_use_is_refused() {
+    let (_directory, settings) = filled();
+    let opened = open(&settings, NOW).unwrap();
+    let error = refused(&settings, "lock");
+    assert!(matches!(error, OpenError::Locked { .. }), "{error:?}");
+    drop(opened);
+    open(&settings, NOW).unwrap();
+}
+
+#[test]
+fn half_a_store_is_refused() {
+    let (_directory, settings) = filled();
+    for name in ["log.redb", "view.redb"] {
+        let (here, away) = (settings.directory.join(name), settings.directory.join("away"));
+        fs::rename(&here, &away).unwrap();
+        assert!(matches!(refused(&settings, name), OpenError::HalfMissing { .. }));
+        fs::rename(&away, &here).unwrap();
+    }
+    open(&settings, NOW).unwrap();
+}
+
+#[test]
+fn a_creation_that_was_interrupted_is_finished() {
+    let names = ["log.redb", "log.redb.new", "view.redb", "view.redb.new"];
+    let (_directory, settings) = filled();
+    let path = |name: &str| settings.directory.join(name);
+    let whole = |name: &str| fs::read(path(name)).unwrap();
+    let (log, view) = (whole("log.redb"), whole("view.redb"));
+    let torn = vec![0; 5_000];
+    // What the steps of a creation leave, one after the other.
+    for left in [
+        vec![("view.redb.new", &torn)],
+        vec![("view.redb.new", &view), ("log.redb.new", &torn)],
+        vec![("view.redb.new", &view), ("log.redb.new", &log)],
+        vec![("view.redb.new", &view), ("log.redb", &log)],
+        vec![("view.redb", &view), ("log.redb", &log)],
+    ] {
+        names.iter().for_each(|name| drop(fs::remove_file(path(name))));
+        left.iter().for_each(|(name, bytes)| fs::write(path(name), bytes).unwrap());
+        let opened = open(&settings, NOW).unwrap();
+        drop(opened);
+        assert!(path("log.redb").exists() && path("view.redb").exists());
+        assert!(!path("log.redb.new").exists() && !path("view.redb.new").exists());
+    }
+}
