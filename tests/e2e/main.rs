@@ -1,0 +1,14 @@
+//! End-to-end tests: the real binary, a real nats-server, real components. Each test has a server and a host of its own.
+
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking, also in the functions that it calls")]
+
+mod bad_input;
+mod cli;
+mod failures;
+mod harness;
+mod lifecycle;
+mod main_path;
+mod plugin_view;
+mod reload;
+mod stage;
+mod unreadable;

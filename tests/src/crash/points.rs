@@ -1,0 +1,49 @@
+//! Named points: the host dies exactly there, once for each of them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::setup::{BURST, Crashable};
+use super::{CrashReport, POINTS};
+use crate::progress::Progress;
+use crate::random::Random;
+use crate::tools::HostBuild;
+
+/// How soon a loaded host must pass a point.
+const POINT_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long nothing may come before what is missing counts as missing.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Kills the host once at each named point, at a random passing of it, and checks after each.
+///
+/// # Errors
+/// The run itself failed, or the host never passed a point.
+pub async fn points(seed: u64) -> Result<CrashReport> {
+    let mut random = Random::new(seed);
+    let mut run = Crashable::start(HostBuild::Faulty, &mut random).await?;
+    let progress = Progress::new("named points of death", POINTS.len() as u64);
+    let mut report = CrashReport { seed, ..CrashReport::default() };
+    for point in POINTS {
+        let place = format!("{point}:{}", random.between(1, 40));
+        run.host.set_environment(&[("PELTON_CRASH_AT", &place)]);
+        run.host.spawn()?;
+        run.host.wait_exit(POINT_LIMIT).await.with_context(|| format!("the host was to die at {place}"))?;
+        run.host.set_environment(&[]);
+        run.pause().await?;
+        run.host.start().await?;
+        let verdict = run.drain(PATIENCE).await?;
+        run.host.kill()?;
+        run.resume(BURST);
+        report.rounds += 1;
+        report.messages = verdict.messages;
+        report.violations = verdict.violations;
+        progress.at(report.rounds);
+        verdict.details.iter().for_each(|detail| progress.say(&format!("after {place}: {detail}")));
+        if verdict.violations.total() > 0 {
+            break;
+        }
+    }
+    Ok(report)
+}

@@ -1,0 +1,43 @@
+//! What the pure parts may depend on.
+
+use std::collections::BTreeSet;
+
+use pelton_tests::tools::root;
+
+/// The core decides and does no I/O: whatever it needs beyond these belongs into the shell.
+const CORE_MAY_USE: [&str; 3] = ["bytes", "rustc-hash", "thiserror"];
+
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(root().join(manifest)).expect("a manifest");
+    let table: toml::Table = text.parse().expect("TOML");
+    let names = table.get("dependencies").and_then(toml::Value::as_table);
+    names.map(|names| names.keys().cloned().collect()).unwrap_or_default()
+}
+
+#[test]
+fn the_core_depends_on_nothing_but_what_is_listed() {
+    let wanted: BTreeSet<String> = CORE_MAY_USE.map(str::to_owned).into();
+    let message =
+        "host/core/Cargo.toml: the core has no runtime, no clock, no I/O; what needs more belongs into host/src";
+    assert_eq!(dependencies("host/core/Cargo.toml"), wanted, "{message}");
+}
+
+#[test]
+fn the_sdk_stays_small() {
+    let allowed: BTreeSet<String> =
+        ["pelton-sdk-macros", "serde", "serde_json", "wit-bindgen"].map(str::to_owned).into();
+    let more: Vec<String> = dependencies("sdk/Cargo.toml").difference(&allowed).cloned().collect();
+    assert!(more.is_empty(), "sdk/Cargo.toml: every plug-in carries what the sdk depends on; do without {more:?}");
+}
+
+#[test]
+fn fault_injection_is_no_default() {
+    for manifest in ["host/Cargo.toml", "host/core/Cargo.toml"] {
+        let text = std::fs::read_to_string(root().join(manifest)).expect("a manifest");
+        let table: toml::Table = text.parse().expect("TOML");
+        let default =
+            table.get("features").and_then(|features| features.get("default")).map(|names| format!("{names:?}"));
+        let message = format!("{manifest}: a normal build must not hold deliberate breaks of guarantees");
+        assert!(!default.unwrap_or_default().contains("fault-injection"), "{message}");
+    }
+}
