@@ -129,7 +129,7 @@ impl PluginSet {
     pub fn directory(self) -> PathBuf {
         root().join(match self {
             Self::Guests => "guests",
-            Self::Examples => "examples/plugins",
+            Self::Examples => "examples",
         })
     }
 
