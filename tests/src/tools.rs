@@ -252,8 +252,16 @@ pub fn replace_file(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(&beside, to).with_context(context)
 }
 
-/// The Cargo that runs us, or the one on PATH.
+/// The Cargo that runs us, without what it has set for the crate that runs: build scripts look at some of it, and would be run
+/// again, with everything behind them, each time that it differs.
 #[must_use]
 pub fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    const OF_ONE_CRATE: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if OF_ONE_CRATE.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
