@@ -289,7 +289,8 @@ impl Host {
     }
 
     async fn close(self) {
-        let Self { driver, executors, durability, consuming, publishing, publisher, deploying, admin, cancel, .. } = self;
+        let Self { driver, executors, durability, consuming, publishing, publisher, deploying, admin, cancel, .. } =
+            self;
         drop(admin);
         let joined = tokio::task::spawn_blocking(move || {
             // A thread that panicked has said so through the panic hook.

@@ -87,10 +87,9 @@ impl Deployed {
 
 fn serving(name: &str, rules: &Rules, stream: Option<&StreamIdentity>) -> Serving {
     // A stream that was deleted and made anew gives out the same sequences again: its creation time keeps the ids apart.
-    let event_id_prefix =
-        stream.map_or_else(Box::default, |StreamIdentity { name: stream, created_ns }| {
-            format!("{name}:{stream}:{created_ns:x}:").into()
-        });
+    let event_id_prefix = stream.map_or_else(Box::default, |StreamIdentity { name: stream, created_ns }| {
+        format!("{name}:{stream}:{created_ns:x}:").into()
+    });
     let terms = Terms {
         grants: rules.grants.clone(),
         limits: rules.effects,

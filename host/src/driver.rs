@@ -127,7 +127,8 @@ impl Driver {
             }
             let now = self.clock.now();
             self.hands.heartbeat.store(now.tick_ms, Ordering::Relaxed);
-            let until_wakeup = self.core.next_wakeup().map(|tick| Duration::from_millis(tick.saturating_sub(now.tick_ms)));
+            let until_wakeup =
+                self.core.next_wakeup().map(|tick| Duration::from_millis(tick.saturating_sub(now.tick_ms)));
             let sleep = until_wakeup.map_or(LONGEST_SLEEP, |until| until.min(LONGEST_SLEEP));
             match self.notes.recv_timeout(sleep) {
                 Ok(note) => self.take(note)?,

@@ -76,8 +76,9 @@ fn commit_all(
     for batch in batches {
         faults::point("before-commit");
         if let Err(error) = log.append(&batch) {
-            let error = anyhow::Error::new(error)
-                .context("committing a batch; nothing of it was acknowledged, and a restart goes on from what is durable");
+            let error = anyhow::Error::new(error).context(
+                "committing a batch; nothing of it was acknowledged, and a restart goes on from what is durable",
+            );
             _ = notes.send(Note::Fatal(error));
             return;
         }

@@ -30,7 +30,10 @@ impl Refusals {
         let mut last = self.last.lock();
         let known = last.as_ref().is_some_and(|(known, at)| *known == text && at.elapsed() < REPEAT);
         if !known {
-            tracing::warn!(error = text, "an event was not taken by jetstream, it stays in the outbox and is tried again");
+            tracing::warn!(
+                error = text,
+                "an event was not taken by jetstream, it stays in the outbox and is tried again"
+            );
             *last = Some((text, Instant::now()));
         }
     }

@@ -94,9 +94,12 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, InvalidFilter> {
             return Err(invalid(format!("did you mean {level:?}?")));
         }
     }
-    // The parser takes no spaces around commas.
-    EnvFilter::builder().parse(parts.join(",")).map_err(|error| invalid(error.to_string()))
+    // The parser takes no spaces around commas. Of two directives for a target the later one counts.
+    EnvFilter::builder().parse(format!("{LIBRARIES},{}", parts.join(","))).map_err(|error| invalid(error.to_string()))
 }
+
+/// Libraries whose lines repeat what the host says itself: async-nats calls each end of a connection an error. A filter that names one of them has its way.
+const LIBRARIES: &str = "async_nats=off,wasmtime_wasi=warn";
 
 /// A word as much like a level as this is taken for a slip.
 const LIKENESS_MIN: f64 = 0.85;

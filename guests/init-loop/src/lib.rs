@@ -4,12 +4,9 @@ use std::hint::black_box;
 
 use pelton_sdk::{Message, Result};
 
-/// Called by the module's `_initialize`, which instantiation runs.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static AT_START: extern "C" fn() = spin;
-
-extern "C" fn spin() {
+/// A module's export of this name is run by the component's instantiation.
+#[unsafe(export_name = "_initialize")]
+extern "C" fn initialize() {
     let mut turns = 0_u64;
     loop {
         turns = black_box(turns.wrapping_add(1));

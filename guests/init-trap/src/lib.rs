@@ -2,12 +2,9 @@
 
 use pelton_sdk::{Message, Result};
 
-/// Called by the module's `_initialize`, which instantiation runs.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static AT_START: extern "C" fn() = trap;
-
-extern "C" fn trap() {
+/// A module's export of this name is run by the component's instantiation.
+#[unsafe(export_name = "_initialize")]
+extern "C" fn initialize() {
     std::process::abort();
 }
 

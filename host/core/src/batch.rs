@@ -72,6 +72,10 @@ pub struct Batch {
     pub settlements: Vec<Settlement>,
     /// Per consumer: the sequence up to which everything is settled once this batch is durable.
     pub floors: Vec<(ConsumerId, u64)>,
+    /// Per consumer: stretches above its floor, first and last sequence of each, in which nothing of it is unsettled once this batch is durable.
+    /// They join settled sequences over those that are not this consumer's: else a consumer of every other message would
+    /// have a range for each that it settles while a lower one waits.
+    pub stretches: Vec<(ConsumerId, u64, u64)>,
     /// Outbox rows that JetStream has acknowledged.
     pub published: Vec<RowId>,
 }

@@ -36,6 +36,19 @@ impl Cursor {
         sequence <= self.floor || self.above.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
+    /// Whether all sequences from `first` to `last` are settled.
+    #[must_use]
+    pub fn contains_range(&self, first: u64, last: u64) -> bool {
+        let from = first.max(self.floor + 1);
+        last < from || self.above.range(..=from).next_back().is_some_and(|(_, end)| last <= *end)
+    }
+
+    /// The highest sequence that is settled.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.above.last_key_value().map_or(self.floor, |(_, last)| *last)
+    }
+
     /// Settles one sequence.
     pub fn settle(&mut self, sequence: u64) {
         self.settle_range(sequence, sequence);
@@ -95,9 +108,12 @@ mod tests {
                 }
                 for sequence in 0..50 {
                     prop_assert_eq!(cursor.contains(sequence), model.contains(&sequence), "sequence {}", sequence);
+                    let all = (first..=sequence).all(|sequence| model.contains(&sequence));
+                    prop_assert_eq!(cursor.contains_range(first, sequence), all, "{}..={}", first, sequence);
                 }
                 let model_floor = (0..).find(|s| !model.contains(&(s + 1))).unwrap_or(0);
                 prop_assert_eq!(cursor.floor(), model_floor);
+                prop_assert_eq!(Some(&cursor.highest()), model.last());
                 let ranges: Vec<_> = cursor.ranges().collect();
                 prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "ranges touch: {:?}", ranges);
             }

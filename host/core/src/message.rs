@@ -20,7 +20,7 @@ pub struct Message {
     pub subject: Box<str>,
     /// The ordering key; none if the consumer has no key.
     pub key: Option<Arc<str>>,
-    /// Headers as they arrived.
+    /// Headers, sorted by name; values of one name in the order in which they arrived.
     pub headers: Headers,
     /// Payload as it arrived.
     pub payload: Bytes,

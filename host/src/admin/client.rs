@@ -89,7 +89,8 @@ impl Client {
 
     fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
         let request = self.agent.get(format!("{}{path}", self.base)).query_pairs(query.iter().copied());
-        let no_host = |error: ureq::Error| ClientError::NoHost { address: self.base.clone(), reason: error.to_string() };
+        let no_host =
+            |error: ureq::Error| ClientError::NoHost { address: self.base.clone(), reason: error.to_string() };
         let mut response = request.call().map_err(no_host)?;
         let unreadable = |error: ureq::Error| ClientError::Unreadable(error.to_string());
         if response.status().is_success() {

@@ -70,9 +70,9 @@ impl AdminServer {
         data: &Path,
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("the admin server can't listen at {address}: set [admin] address to a free port, or to \"off\""))?;
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+            format!("the admin server can't listen at {address}: set [admin] address to a free port, or to \"off\"")
+        })?;
         let bound = listener.local_addr().context("asking for the admin server's address")?;
         let address_file = data.join(ADDRESS_FILE);
         std::fs::write(&address_file, bound.to_string())
@@ -201,7 +201,8 @@ async fn dead_letters(
     let reader = Arc::clone(&admin.reader);
     let found = tokio::task::spawn_blocking(move || reader.dead_letters(only, limit));
     let letters = found.await.map_err(Failed::internal)?.map_err(Failed::internal)?;
-    let view = |StoredDeadLetter { consumer, letter, .. }| views::dead_letter(&views::name(&snapshot, consumer), &letter);
+    let view =
+        |StoredDeadLetter { consumer, letter, .. }| views::dead_letter(&views::name(&snapshot, consumer), &letter);
     Ok(Json(letters.into_iter().map(view).collect()))
 }
 
@@ -214,13 +215,15 @@ async fn dead_letter(
     let reader = Arc::clone(&admin.reader);
     let found = tokio::task::spawn_blocking(move || reader.dead_letter(id, sequence));
     let letter = found.await.map_err(Failed::internal)?.map_err(Failed::internal)?;
-    let missing = || Failed(StatusCode::NOT_FOUND, format!("consumer {consumer} has no dead letter with sequence {sequence}"));
+    let missing =
+        || Failed(StatusCode::NOT_FOUND, format!("consumer {consumer} has no dead letter with sequence {sequence}"));
     letter.map(|found| Json(views::dead_letter(&consumer, &found.letter))).ok_or_else(missing)
 }
 
 fn number(snapshot: &Snapshot, name: &str) -> Result<ConsumerId, Failed> {
     let found = snapshot.status.consumers.iter().find(|consumer| consumer.name.as_ref() == name);
-    let names = || snapshot.status.consumers.iter().map(|consumer| consumer.name.as_ref()).collect::<Vec<_>>().join(", ");
+    let names =
+        || snapshot.status.consumers.iter().map(|consumer| consumer.name.as_ref()).collect::<Vec<_>>().join(", ");
     let missing = || Failed(StatusCode::NOT_FOUND, format!("there is no consumer {name}; known are: {}", names()));
     found.map(|consumer| consumer.id).ok_or_else(missing)
 }

@@ -55,14 +55,21 @@ fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let config = HostConfig::load(file)?;
     telemetry::init(&config.log.filter, config.log.format)?;
     // Components are tried out on the runtime's threads for blocking work.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").thread_stack_size(EXECUTOR_STACK_BYTES).build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("io")
+        .thread_stack_size(EXECUTOR_STACK_BYTES)
+        .build()?;
     let end = runtime.block_on(app::run(config));
     // A compile that is under way is not waited for.
     runtime.shutdown_background();
-    let end = end.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the host can't go on"))?;
     Ok(match end {
-        End::Drained | End::CutOff => ExitCode::SUCCESS,
-        End::AtOnce => ExitCode::FAILURE,
+        Ok(End::Drained | End::CutOff) => ExitCode::SUCCESS,
+        Ok(End::AtOnce) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the host can't go on");
+            ExitCode::FAILURE
+        }
     })
 }
 

@@ -22,7 +22,18 @@ pub(super) fn status(status: &StatusView) -> String {
         status.outbox.waiting,
     );
     let mut table = table(&[
-        "CONSUMER", "PHASE", "VERSION", "STREAM", "FLOOR", "PENDING", "HELD", "RETRYING", "APPLIED", "DUPLICATES", "DEAD", "OUTBOX",
+        "CONSUMER",
+        "PHASE",
+        "VERSION",
+        "STREAM",
+        "FLOOR",
+        "PENDING",
+        "HELD",
+        "RETRYING",
+        "APPLIED",
+        "DUPLICATES",
+        "DEAD",
+        "OUTBOX",
     ]);
     for consumer in &status.consumers {
         table.add_row(row(consumer));
@@ -30,10 +41,12 @@ pub(super) fn status(status: &StatusView) -> String {
     align_numbers(&mut table, 4);
     // Writing to a String can't fail.
     _ = writeln!(text, "{}", trimmed(&table));
-    let problems = status.consumers.iter().flat_map(|consumer| {
-        consumer.problems.iter().map(move |problem| format!("{}: {problem}", consumer.name))
-    });
-    let refusal = status.outbox.last_refusal.iter().map(|refusal| format!("outbox: the last refused publish: {refusal}"));
+    let problems = status
+        .consumers
+        .iter()
+        .flat_map(|consumer| consumer.problems.iter().map(move |problem| format!("{}: {problem}", consumer.name)));
+    let refusal =
+        status.outbox.last_refusal.iter().map(|refusal| format!("outbox: the last refused publish: {refusal}"));
     for problem in status.ready.reasons.iter().cloned().chain(problems).chain(refusal) {
         _ = writeln!(text, "! {problem}");
     }

@@ -20,7 +20,8 @@ use crate::deployed::Deployed;
 use crate::driver::{Attachment, Note};
 use crate::intake::Intake;
 use crate::nats::{
-    Connection, Ensured, PULL_BYTES_MAX, PULL_MESSAGES_MAX, StreamDeclaration, StreamError, Subscription, SubscriptionSettings,
+    Connection, Ensured, PULL_BYTES_MAX, PULL_MESSAGES_MAX, StreamDeclaration, StreamError, Subscription,
+    SubscriptionSettings,
 };
 use crate::store::Reader;
 use crate::wasm::{Plugin, Sandbox};
@@ -212,7 +213,7 @@ impl Deployer {
             subjects: manifest.subscription.subjects.iter().map(|subject| subject.as_str().into()).collect(),
             ack_wait: Duration::from_millis(manifest.subscription.ack_wait_ms),
             pull_messages_max: PULL_MESSAGES_MAX,
-            pull_bytes_max: PULL_BYTES_MAX,
+            pull_bytes_max: PULL_BYTES_MAX.min(u32::try_from(manifest.policy.bytes_held_max / 2).unwrap_or(u32::MAX)),
         };
         let subscription =
             Subscription::start(&self.deps.connection, settings, Arc::new(move |incoming| intake.take(incoming)));
@@ -221,7 +222,8 @@ impl Deployer {
             config::Start::New => pelton_core::Start::New,
         };
         let handle = subscription.handle();
-        let attachment = Attachment { deployed: Arc::clone(&deployed), subscription: handle, policy: manifest.policy, start };
+        let attachment =
+            Attachment { deployed: Arc::clone(&deployed), subscription: handle, policy: manifest.policy, start };
         self.tell(Note::Attach(Box::new(attachment)))?;
         self.running.insert(manifest.name.clone(), Running { form, plugin, manifest, deployed, subscription });
         Ok(())
@@ -240,7 +242,9 @@ impl Deployer {
                     pause *= 2;
                     continue;
                 }
-                Err(error) => tracing::error!(consumer, stream = %declared.name, %error, "can't create a declared stream"),
+                Err(error) => {
+                    tracing::error!(consumer, stream = %declared.name, %error, "can't create a declared stream")
+                }
             }
             return;
         }

@@ -13,8 +13,20 @@ use crate::wasm::{Identity, LoadTerms, Plugin, RunLimits};
 
 /// The form of a consumer with this manifest and version. Digests are compared within one process only.
 pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
-    let Manifest { name: _, component: _, subscription, key, id, grants, policy, effects, run, config, streams, file: _ } =
-        manifest;
+    let Manifest {
+        name: _,
+        component: _,
+        subscription,
+        key,
+        id,
+        grants,
+        policy,
+        effects,
+        run,
+        config,
+        streams,
+        file: _,
+    } = manifest;
     let reading = digest(&format!("{subscription:?} {key:?} {id:?} {streams:?} {}", policy.shared_state));
     let rules = digest(&format!("{grants:?} {policy:?} {effects:?} {run:?} {config:?}"));
     Form { version, reading, rules }

@@ -4,5 +4,5 @@ mod deployer;
 mod forms;
 mod watch;
 
-pub use deployer::{Deployer, Dependencies};
+pub use deployer::{Dependencies, Deployer};
 pub use watch::{WatchError, Watcher};

@@ -32,7 +32,8 @@ impl Watcher {
         let (sender, receiver) = mpsc::channel(1);
         let debouncer = new_debouncer(SETTLE, None, move |result: DebounceEventResult| {
             // An error of the watcher may hide a change: look, too.
-            let changed = result.map_or(true, |events| events.iter().any(|event| !matches!(event.kind, EventKind::Access(_))));
+            let changed =
+                result.map_or(true, |events| events.iter().any(|event| !matches!(event.kind, EventKind::Access(_))));
             if changed {
                 // Full means that a look is due already.
                 _ = sender.try_send(());

@@ -40,7 +40,12 @@ mod tests {
 
     #[test]
     fn both_forms_are_read_and_others_refused() {
-        let expected = AckReply { stream_sequence: 22, consumer_sequence: 12, published_ns: 1_795_394_154_577_336_596, pending: 2 };
+        let expected = AckReply {
+            stream_sequence: 22,
+            consumer_sequence: 12,
+            published_ns: 1_795_394_154_577_336_596,
+            pending: 2,
+        };
         for good in [
             "$JS.ACK.ORDERS.pelton-a.1.22.12.1795394154577336596.2",
             "$JS.ACK.hub.ACCHASH.ORDERS.pelton-a.3.22.12.1795394154577336596.2",

@@ -174,7 +174,8 @@ impl Connection {
         let (status_sender, status) = watch::channel(ConnectionStatus::Connecting);
         let (session_sender, sessions) = watch::channel(None);
         let cancel = cancel.child_token();
-        let supervisor = Supervisor { settings, purpose, cancel: cancel.clone(), status: status_sender, sessions: session_sender };
+        let supervisor =
+            Supervisor { settings, purpose, cancel: cancel.clone(), status: status_sender, sessions: session_sender };
         Self { sessions: Sessions(sessions), status, cancel, task: tokio::spawn(supervisor.run()) }
     }
 
@@ -280,13 +281,16 @@ impl Supervisor {
             .ignore_discovered_servers()
             .max_reconnects(1)
             .reconnect_to_server_callback(move |_, _| {
-                let target = if was_connected.swap(true, Ordering::Relaxed) { nowhere.clone() } else { address.clone() };
+                let target =
+                    if was_connected.swap(true, Ordering::Relaxed) { nowhere.clone() } else { address.clone() };
                 async move { Some(ReconnectToServer { addr: target, delay: Some(Duration::ZERO) }) }
             })
             .event_callback(move |event| async move {
                 match event {
                     Event::ServerError(error) => tracing::warn!(purpose, %error, "nats reports an error"),
-                    Event::SlowConsumer(_) => tracing::warn!(purpose, "the nats client dropped messages that were not taken in time"),
+                    Event::SlowConsumer(_) => {
+                        tracing::warn!(purpose, "the nats client dropped messages that were not taken in time")
+                    }
                     Event::LameDuckMode => tracing::info!(purpose, "nats server is about to shut down"),
                     _ => {}
                 }

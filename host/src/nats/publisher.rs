@@ -70,7 +70,9 @@ pub enum PublishError {
         reason: Box<str>,
     },
     /// It is larger than the server accepts.
-    #[error("the event for {subject} has {bytes} bytes with its headers, and the nats server takes {bytes_max}: raise max_payload there")]
+    #[error(
+        "the event for {subject} has {bytes} bytes with its headers, and the nats server takes {bytes_max}: raise max_payload there"
+    )]
     TooLarge {
         /// The event's subject.
         subject: Box<str>,

@@ -127,7 +127,9 @@ pub enum StreamError {
         stream: Box<str>,
     },
     /// The server runs without JetStream, or this account may not use it.
-    #[error("stream {stream} can't be looked up: JetStream is not enabled on this nats server or for this account: start it with --jetstream")]
+    #[error(
+        "stream {stream} can't be looked up: JetStream is not enabled on this nats server or for this account: start it with --jetstream"
+    )]
     NoJetStream {
         /// Its name.
         stream: Box<str>,
@@ -246,7 +248,11 @@ fn compare(declared: &StreamDeclaration, found: &StreamFacts) -> Ensured {
         differences.push(format!("subjects {:?} instead of {:?}", found.subjects, declared.subjects));
     }
     if declared.retention != found.retention {
-        differences.push(format!("retention \"{}\" instead of \"{}\"", found.retention.name(), declared.retention.name()));
+        differences.push(format!(
+            "retention \"{}\" instead of \"{}\"",
+            found.retention.name(),
+            declared.retention.name()
+        ));
     }
     if differences.is_empty() {
         return Ensured::Present;

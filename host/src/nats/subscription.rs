@@ -8,7 +8,7 @@
 mod credit;
 mod durable;
 mod held;
-mod running;
+pub(super) mod running;
 mod task;
 
 use std::sync::Arc;
@@ -171,7 +171,9 @@ pub enum SubscriptionError {
         error: StreamError,
     },
     /// The server refuses the durable consumer.
-    #[error("consumer {consumer}: nats refuses the durable consumer {durable} on stream {stream}: {reason}: check [subscription] subjects and the stream's other consumers")]
+    #[error(
+        "consumer {consumer}: nats refuses the durable consumer {durable} on stream {stream}: {reason}: check [subscription] subjects and the stream's other consumers"
+    )]
     Refused {
         /// The consumer's name.
         consumer: Box<str>,

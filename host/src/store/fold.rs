@@ -124,6 +124,9 @@ fn move_cursors(
     for (consumer, floor) in &record.floors {
         cursor_of(*consumer, &|consumer| consumer.cursor.raise_floor(*floor))?;
     }
+    for (consumer, first, last) in &record.stretches {
+        cursor_of(*consumer, &|consumer| consumer.cursor.settle_range(*first, *last))?;
+    }
     for settlement in &record.settlements {
         cursor_of(settlement.consumer, &|consumer| consumer.cursor.settle(settlement.sequence))?;
     }

@@ -56,6 +56,7 @@ pub(super) struct BatchRecord<'a> {
     #[serde(borrow)]
     pub(super) settlements: Vec<SettlementRecord<'a>>,
     pub(super) floors: Vec<(u32, u64)>,
+    pub(super) stretches: Vec<(u32, u64, u64)>,
     pub(super) published: Vec<u64>,
 }
 
@@ -201,6 +202,7 @@ impl<'a> From<&'a Batch> for BatchRecord<'a> {
                 .map(|settlement| settlement_record(settlement, &mut versions))
                 .collect(),
             floors: batch.floors.iter().map(|(consumer, floor)| (consumer.0, *floor)).collect(),
+            stretches: batch.stretches.iter().map(|(consumer, first, last)| (consumer.0, *first, *last)).collect(),
             published: batch.published.iter().map(|row| row.0).collect(),
             versions,
         }

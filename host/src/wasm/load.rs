@@ -19,7 +19,7 @@ use super::generated::{ConsumerPre, exports};
 use super::sandbox::Sandbox;
 use super::verify::{self, LoadError};
 
-/// Time of a trial instance, in milliseconds. Longer than an attempt's, since interpreters set themselves up here, and host may be busy.
+/// Time of a trial instance, in milliseconds. Longer than an attempt's, since interpreters set themselves up here, and compilers keep the machine busy.
 const TRIAL_TIMEOUT_MS: u64 = 5_000;
 
 /// What a plug-in is loaded for.

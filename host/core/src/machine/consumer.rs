@@ -58,7 +58,7 @@ pub(crate) struct Consumer {
     pub(crate) stream: Option<StreamIdentity>,
     /// Settled, also by outcomes that are still being committed.
     pub(crate) cursor: Cursor,
-    /// The floor as it is on disk.
+    /// Everything up to it is durably settled.
     pub(crate) durable_floor: u64,
     /// Sequence → bytes of each message that is held.
     held: BTreeMap<u64, usize>,
@@ -159,6 +159,36 @@ impl Consumer {
         let floor = self.held.keys().next().map_or(self.high, |lowest| self.high.min(lowest - 1));
         self.cursor.raise_floor(floor);
         self.cursor.floor()
+    }
+
+    /// The stretch around a settled sequence in which nothing is held, if it was not settled as a whole; settles it. Above `high` nothing is known of
+    /// what lies between.
+    pub(crate) fn join_around(&mut self, sequence: u64) -> Option<(u64, u64)> {
+        let floor = self.cursor.floor();
+        if sequence <= floor {
+            return None;
+        }
+        let below = self.held.range(..sequence).next_back().map_or(floor, |(held, _)| (*held).max(floor));
+        let above = self.held.range(sequence..).next().map_or(self.high, |(held, _)| self.high.min(held - 1));
+        if self.cursor.contains_range(below + 1, above) {
+            return None;
+        }
+        self.cursor.settle_range(below + 1, above);
+        Some((below + 1, above))
+    }
+
+    /// When nothing is held or being committed, all that was delivered is durably settled, and the floor rises to it. No outcome may come that
+    /// carries it: the next start finds it out again in the same way.
+    pub(crate) fn rise_if_idle(&mut self) {
+        if self.held.is_empty() && self.committing == 0 {
+            self.durable_floor = self.close_floor();
+        }
+    }
+
+    /// The highest sequence that was settled or is in hand: the stream must still reach to it, or another message will take it.
+    pub(crate) fn highest_known(&self) -> u64 {
+        let held = self.held.keys().next_back().copied().unwrap_or(0);
+        self.high.max(held).max(self.cursor.highest())
     }
 
     /// Messages held and not yet durably settled.

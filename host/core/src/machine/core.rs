@@ -74,6 +74,8 @@ struct InCommit {
     batch: Arc<Batch>,
     /// Per consumer: how many deliveries it settles.
     settled: BTreeMap<ConsumerId, (usize, usize)>,
+    /// What it settles, to look up; put together when it is first asked for.
+    sequences: Option<FxHashSet<(ConsumerId, u64)>>,
 }
 
 /// The pure state machine of a host.
@@ -88,13 +90,15 @@ pub struct Core {
     pub(super) runs_out: usize,
     /// Message ids that a run is handling → its lane.
     pub(super) claims: FxHashMap<(ConsumerId, IdHash), LaneId>,
-    /// Lanes whose head waits for such an id.
-    pub(super) blocked: FxHashMap<(ConsumerId, IdHash), Vec<LaneId>>,
+    /// Lanes whose head waits for such an id; each that is let on lets the next one on.
+    pub(super) blocked: FxHashMap<(ConsumerId, IdHash), VecDeque<LaneId>>,
     pub(super) open: OpenBatch,
     in_commit: Option<InCommit>,
     pub(super) relay: Relay,
     pub(super) next_row: u64,
     pub(super) timers: BTreeSet<(u64, Timer)>,
+    /// When acknowledged rows get a commit of their own if none goes out before.
+    flush_at_tick_ms: Option<u64>,
     flush_due: bool,
     overlay_full: bool,
     pub(super) draining: bool,
@@ -120,6 +124,7 @@ impl Core {
             relay: Relay::new(settings.relay_in_flight_max),
             next_row: recovered.next_row,
             timers: BTreeSet::new(),
+            flush_at_tick_ms: None,
             flush_due: false,
             overlay_full: false,
             draining: false,
@@ -156,7 +161,9 @@ impl Core {
                 if let Some(state) = self.consumers.get_mut(&consumer) {
                     state.policy = policy;
                     state.start = start;
-                    self.position(consumer);
+                    if !self.draining {
+                        self.position(consumer);
+                    }
                 }
             }
             Input::Change { consumer, policy } => {
@@ -226,12 +233,13 @@ impl Core {
             let Some((tick_ms, timer)) = self.timers.pop_first() else { return };
             match timer {
                 Timer::Lane(lane) => self.backoff_over(lane, tick_ms),
-                Timer::Flush => self.flush_due = true,
-                Timer::Relay(key) => {
-                    if let Some(OutboxRow { row, event, .. }) = self.relay.probe(&key) {
-                        self.actions.push_back(Action::Publish { row, event });
-                    }
+                Timer::Flush => {
+                    self.flush_at_tick_ms = None;
+                    self.flush_due = true;
                 }
+                // A host that drains leaves what is in trouble to the next start: it would wait for answers without end.
+                Timer::Relay(key) if !self.draining => self.relay.delay_over(key),
+                Timer::Relay(_) => {}
             }
         }
     }
@@ -258,7 +266,7 @@ impl Core {
             return;
         }
         if state.stream.as_ref() == Some(&stream) {
-            let floor = state.cursor.floor();
+            let floor = state.highest_known();
             if last_sequence < floor {
                 let reason = HaltReason::StreamWentBackwards { stream: stream.name, last_sequence, floor };
                 self.actions.push_back(Action::Halted { consumer, reason });
@@ -274,8 +282,9 @@ impl Core {
             return;
         }
         let stood_at = state.durable_floor;
-        let after = if state.start == Start::New && state.stream.is_none() { last_sequence } else { 0 };
-        let replaced = state.stream.replace(stream.clone());
+        let replaced = state.stream.take().filter(|before| before.name == stream.name);
+        // A stream that took the place of one of its name holds only what was published since: all of it is new.
+        let after = if state.start == Start::New && replaced.is_none() { last_sequence } else { 0 };
         state.bind(stream.clone(), after);
         let name = state.name.clone();
         state.phase = Phase::Running;
@@ -314,12 +323,14 @@ impl Core {
     /// JetStream delivered what was settled before: it missed that, so it is told again. What is still being committed is told
     /// by its own commit; telling it here would break G5.
     fn settle_again(&mut self, consumer: ConsumerId, mut sequences: Vec<u64>) {
-        if let Some(InCommit { batch, .. }) = &self.in_commit {
-            let own = batch.settlements.iter().filter(|settlement| settlement.consumer == consumer);
-            let committing: FxHashSet<u64> = own.map(|settlement| settlement.sequence).collect();
-            sequences.retain(|sequence| !committing.contains(sequence));
+        if let Some(InCommit { batch, sequences: committing, .. }) = &mut self.in_commit {
+            let all =
+                || batch.settlements.iter().map(|settlement| (settlement.consumer, settlement.sequence)).collect();
+            let committing = committing.get_or_insert_with(all);
+            sequences.retain(|sequence| !committing.contains(&(consumer, *sequence)));
         }
-        if let Some(state) = self.consumers.get(&consumer) {
+        if let Some(state) = self.consumers.get_mut(&consumer) {
+            state.rise_if_idle();
             self.actions.push_back(Action::Settle { consumer, floor: state.durable_floor, sequences });
         }
     }
@@ -337,8 +348,8 @@ impl Core {
     }
 
     fn note_published(&mut self, row: RowId) {
-        if self.open.published.is_empty() {
-            self.at(self.settings.published_flush_ms, Timer::Flush);
+        if self.flush_at_tick_ms.is_none() && !self.flush_due {
+            self.flush_at_tick_ms = Some(self.at(self.settings.published_flush_ms, Timer::Flush));
         }
         self.open.published.push(row);
     }
@@ -350,6 +361,9 @@ impl Core {
     }
 
     fn publish(&mut self) {
+        while let Some(OutboxRow { row, event, .. }) = self.relay.next_probe() {
+            self.actions.push_back(Action::Publish { row, event });
+        }
         while let Some(OutboxRow { row, event, .. }) = self.relay.next() {
             if self.settings.breaks.has(Break::RemoveBeforePuback) {
                 self.note_published(row);
@@ -378,6 +392,9 @@ impl Core {
             return;
         }
         self.flush_due = false;
+        if let Some(tick_ms) = self.flush_at_tick_ms.take() {
+            self.timers.remove(&(tick_ms, Timer::Flush));
+        }
         let settlements = self.open.take_settlements();
         let mut settled: BTreeMap<ConsumerId, (usize, usize)> = BTreeMap::new();
         for Settlement { consumer, sequence, .. } in &settlements {
@@ -389,10 +406,17 @@ impl Core {
         }
         let consumers = &mut self.consumers;
         let floor = |id: &ConsumerId| consumers.get_mut(id).map(|state| (*id, state.close_floor()));
+        let floors = settled.keys().filter_map(floor).collect();
+        let stretch = |Settlement { consumer, sequence, .. }: &Settlement| {
+            let (first, last) = self.consumers.get_mut(consumer)?.join_around(*sequence)?;
+            Some((*consumer, first, last))
+        };
+        let stretches = settlements.iter().filter_map(stretch).collect();
         let batch = Arc::new(Batch {
             wall_ms: self.now.wall_ms,
             bindings: std::mem::take(&mut self.open.bindings),
-            floors: settled.keys().filter_map(floor).collect(),
+            floors,
+            stretches,
             settlements,
             published: std::mem::take(&mut self.open.published),
         });
@@ -400,11 +424,11 @@ impl Core {
             self.settle_with_broker(&batch);
         }
         self.actions.push_back(Action::Commit(Arc::clone(&batch)));
-        self.in_commit = Some(InCommit { batch, settled });
+        self.in_commit = Some(InCommit { batch, settled, sequences: None });
     }
 
     fn committed(&mut self) {
-        let Some(InCommit { batch, settled }) = self.in_commit.take() else { return };
+        let Some(InCommit { batch, settled, .. }) = self.in_commit.take() else { return };
         for (id, floor) in &batch.floors {
             if let Some(state) = self.consumers.get_mut(id) {
                 state.durable_floor = state.durable_floor.max(*floor);
@@ -414,6 +438,7 @@ impl Core {
             if let Some(state) = self.consumers.get_mut(&id) {
                 state.committing -= count;
                 state.committing_bytes -= bytes;
+                state.rise_if_idle();
             }
         }
         if !self.settings.breaks.has(Break::AckBeforeCommit) {
@@ -436,7 +461,8 @@ impl Core {
         }
         for (consumer, floor) in &batch.floors {
             let sequences = sequences.remove(consumer).unwrap_or_default();
-            self.actions.push_back(Action::Settle { consumer: *consumer, floor: *floor, sequences });
+            let floor = self.consumers.get(consumer).map_or(*floor, |state| state.durable_floor.max(*floor));
+            self.actions.push_back(Action::Settle { consumer: *consumer, floor, sequences });
         }
     }
 
@@ -445,6 +471,8 @@ impl Core {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         state.phase = phase;
         state.requested = 0;
+        state.ready.clear();
+        self.blocked.retain(|(of, _), _| *of != consumer);
         for lane in self.lanes.of(consumer) {
             if !matches!(self.lanes.get(lane).map(|lane| &lane.state), Some(LaneState::Running { .. })) {
                 self.drop_lane(lane);
@@ -454,6 +482,7 @@ impl Core {
 
     fn drain(&mut self) {
         self.draining = true;
+        self.relay.leave_trouble();
         let running: Vec<_> = self.consumers.keys().copied().collect();
         for consumer in running {
             if self.consumers.get(&consumer).is_some_and(|state| state.phase != Phase::Stopped) {

@@ -81,7 +81,7 @@ impl Core {
             if let Some(mark) = waiting.message.mark.filter(|_| dedup) {
                 if self.claims.get(&(consumer, mark)).is_some_and(|holder| *holder != id) {
                     if jobs.is_empty() {
-                        self.blocked.entry((consumer, mark)).or_default().push(id);
+                        self.blocked.entry((consumer, mark)).or_default().push_back(id);
                         lane.state = LaneState::Blocked;
                         return;
                     }
@@ -92,21 +92,22 @@ impl Core {
             }
             jobs.push(Job { message: Arc::clone(&waiting.message), attempt: waiting.calls.saturating_add(1), dedup });
         }
-        lane.state = LaneState::Running { jobs: jobs.len(), claims };
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        let shared_state = state.policy.shared_state;
+        lane.state = LaneState::Running { jobs: jobs.len(), claims, shared_state };
         self.runs_out += 1;
-        if let Some(state) = self.consumers.get_mut(&consumer) {
-            state.running += 1;
-        }
+        state.running += 1;
         self.actions.push_back(Action::Execute(Run { consumer, lane: id, jobs }));
     }
 
     /// Takes what a run did: outcomes go into the open batch, a failure decides what the lane does next.
     pub(super) fn run_ended(&mut self, consumer: ConsumerId, id: LaneId, results: Vec<JobResult>) {
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        let (Some(state), Some(lane)) = (self.consumers.get_mut(&consumer), self.lanes.get_mut(id)) else { return };
+        let LaneState::Running { claims, shared_state, .. } = &mut lane.state else { return };
+        let (claims, shared_state) = (std::mem::take(claims), *shared_state);
+        lane.state = LaneState::Ready;
         state.running -= 1;
         self.runs_out -= 1;
-        let Some(lane) = self.lanes.get_mut(id) else { return };
-        let LaneState::Running { claims, .. } = std::mem::replace(&mut lane.state, LaneState::Ready) else { return };
         for mark in claims {
             self.release_claim(consumer, mark);
         }
@@ -114,7 +115,10 @@ impl Core {
         for result in results {
             let Some(waiting) = self.lanes.get_mut(id).and_then(|lane| lane.queue.pop_front()) else { break };
             match result {
-                JobResult::Applied { version, writes } => self.applied(consumer, &waiting.message, version, writes),
+                JobResult::Applied { version, writes } => {
+                    let state_key = if shared_state { None } else { waiting.message.key.clone() };
+                    self.applied(consumer, &waiting.message, state_key, version, writes);
+                }
                 JobResult::Duplicate => self.duplicate(consumer, &waiting.message),
                 JobResult::Failed { version, failure } => {
                     backoff = self.failed(consumer, id, waiting, version, failure)
@@ -163,30 +167,27 @@ impl Core {
         }
     }
 
+    /// Lets on one lane that waits for the id. Its run claims the id in turn, so the others follow one by one: to wake them all each time
+    /// would cost the square of their number.
     fn release_claim(&mut self, consumer: ConsumerId, mark: IdHash) {
         self.claims.remove(&(consumer, mark));
-        for lane in self.blocked.remove(&(consumer, mark)).unwrap_or_default() {
-            if self.lanes.get(lane).is_some_and(|lane| lane.state == LaneState::Blocked) {
-                self.make_ready(lane);
-            }
+        let Some(lanes) = self.blocked.get_mut(&(consumer, mark)) else { return };
+        let next = lanes.pop_front();
+        if lanes.is_empty() {
+            self.blocked.remove(&(consumer, mark));
+        }
+        if let Some(lane) = next {
+            self.make_ready(lane);
         }
     }
 
-    /// Forgets a lane and lets go of what is left in it; not for a lane that runs.
+    /// Forgets a lane and lets go of what is left in it. Not for a lane that runs, nor for one that is in a queue of lanes.
     pub(super) fn drop_lane(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.remove(id) else { return };
         let Some(state) = self.consumers.get_mut(&lane.consumer) else { return };
-        match lane.state {
-            LaneState::Ready => state.ready.retain(|ready| *ready != id),
-            LaneState::Backoff { until_tick_ms } => {
-                state.waiting_retry -= 1;
-                self.timers.remove(&(until_tick_ms, Timer::Lane(id)));
-            }
-            LaneState::Blocked => {
-                self.blocked.values_mut().for_each(|lanes| lanes.retain(|blocked| *blocked != id));
-                self.blocked.retain(|_, lanes| !lanes.is_empty());
-            }
-            LaneState::Running { .. } => {}
+        if let LaneState::Backoff { until_tick_ms } = lane.state {
+            state.waiting_retry -= 1;
+            self.timers.remove(&(until_tick_ms, Timer::Lane(id)));
         }
         if let Some(key) = lane.key {
             state.by_key.remove(&key);
@@ -196,13 +197,19 @@ impl Core {
         }
     }
 
-    fn applied(&mut self, consumer: ConsumerId, message: &Message, version: Version, writes: WriteSet) {
+    fn applied(
+        &mut self,
+        consumer: ConsumerId,
+        message: &Message,
+        state_key: Option<Arc<str>>,
+        version: Version,
+        writes: WriteSet,
+    ) {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         state.counters.applied += 1;
         state.outbox_rows += writes.events.len();
         let first_row = RowId(self.next_row);
         self.next_row += writes.events.len() as u64;
-        let state_key = if state.policy.shared_state { None } else { message.key.clone() };
         let bytes = OUTCOME_BYTES + writes.weight();
         let outcome = Outcome::Applied { version, mark: message.mark, state_key, writes, first_row };
         self.open.push(Settlement { consumer, sequence: message.sequence, outcome }, bytes);

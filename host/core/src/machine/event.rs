@@ -242,7 +242,7 @@ pub enum HaltReason {
         stream: Box<str>,
         /// Its last sequence now.
         last_sequence: u64,
-        /// The sequence up to which everything was settled.
+        /// The highest sequence that was known of it, which is gone.
         floor: u64,
     },
 }

@@ -40,8 +40,8 @@ impl Waiting {
 pub(crate) enum LaneState {
     /// Waits for an executor.
     Ready,
-    /// A run of its first `jobs` messages is out, with these claims on message ids.
-    Running { jobs: usize, claims: Vec<IdHash> },
+    /// A run of its first `jobs` messages is out, with these claims on message ids. Whose state it changes was decided when it began.
+    Running { jobs: usize, claims: Vec<IdHash>, shared_state: bool },
     /// Waits for its head's next attempt.
     Backoff { until_tick_ms: u64 },
     /// Its head's id is being handled in another lane.
@@ -90,6 +90,11 @@ impl Lanes {
             self.free.push(id.0);
         }
         lane
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.free.len() == self.places.len()
     }
 
     /// The places of a consumer's lanes, in order. Walks all lanes: for stops, not for messages.

@@ -64,6 +64,8 @@ pub(crate) struct Relay {
     /// Rows of keys that are over their trouble: they leave before anything in `queue`.
     resumed: VecDeque<OutboxRow>,
     queue: VecDeque<OutboxRow>,
+    /// Troubled keys whose delay is over.
+    due: VecDeque<OrderKey>,
     waiting: usize,
 }
 
@@ -75,6 +77,7 @@ impl Relay {
             keys: FxHashMap::default(),
             resumed: VecDeque::new(),
             queue: VecDeque::new(),
+            due: VecDeque::new(),
             waiting: 0,
         }
     }
@@ -144,8 +147,29 @@ impl Relay {
         Some(answered)
     }
 
-    /// The delay of a troubled key is over: its lowest row, to be tried alone.
-    pub(crate) fn probe(&mut self, key: &OrderKey) -> Option<OutboxRow> {
+    /// The delay of a troubled key is over: its lowest row is to be tried alone.
+    pub(crate) fn delay_over(&mut self, key: OrderKey) {
+        self.due.push_back(key);
+    }
+
+    /// The lowest row of a key whose delay is over, if the window has room.
+    pub(crate) fn next_probe(&mut self) -> Option<OutboxRow> {
+        while self.in_flight.len() < self.in_flight_max {
+            let key = self.due.pop_front()?;
+            let row = self.probe(&key);
+            if row.is_some() {
+                return row;
+            }
+        }
+        None
+    }
+
+    /// No more probes: what is in trouble stays where it is.
+    pub(crate) fn leave_trouble(&mut self) {
+        self.due.clear();
+    }
+
+    fn probe(&mut self, key: &OrderKey) -> Option<OutboxRow> {
         let state = self.keys.get_mut(key)?;
         let trouble = state.trouble.as_deref_mut()?;
         let (_, row) = trouble.waiting.pop_first()?;
@@ -157,7 +181,12 @@ impl Relay {
         Some(row)
     }
 
-    /// Rows that are out, and rows that are not.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.keys.is_empty() && self.due.is_empty() && self.queued() + self.waiting == 0
+    }
+
+    /// Rows that are out.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }

@@ -1,1 +1,14 @@
-//! x
+//! Tests of the state machine: rules one by one, and all of them at once in a small world with faults.
+
+mod bench;
+mod chance;
+mod durable;
+mod rules_consumers;
+mod rules_lanes;
+mod rules_limits;
+mod simulation;
+mod streams;
+mod violation;
+mod world;
+mod world_actions;
+mod world_checks;

@@ -157,7 +157,8 @@ fn each_limit_ends_the_attempt_and_names_itself() {
     let emit = |tx: &mut Transaction, bytes: &'static [u8], value: &str| {
         tx.emit("out.a", Bytes::from_static(bytes), &[("a".into(), value.into())], None).map(drop)
     };
-    let cases: [(&str, Box<dyn Fn(&mut Transaction) -> Result<(), CallError>>); 8] = [
+    type BoxedCall = Box<dyn Fn(&mut Transaction) -> Result<(), CallError>>;
+    let cases: [(&str, BoxedCall); 8] = [
         ("state_key_bytes_max", Box::new(|tx| tx.get("long").map(drop))),
         ("state_value_bytes_max", Box::new(|tx| tx.set("a", Bytes::from_static(b"12345"), None))),
         ("writes_max", Box::new(|tx| ["a", "a", "a"].iter().try_for_each(|key| tx.delete(key)))),

@@ -59,7 +59,8 @@ impl InFlight {
     /// Lets go of all, oldest first.
     pub(super) fn drain(&mut self) -> Vec<RowId> {
         let Self { waiting, deadlines, .. } = std::mem::take(self);
-        let live = deadlines.into_iter().filter(|(_, row, attempt)| waiting.get(row).is_some_and(|w| w.attempt == *attempt));
+        let live =
+            deadlines.into_iter().filter(|(_, row, attempt)| waiting.get(row).is_some_and(|w| w.attempt == *attempt));
         live.map(|(_, row, _)| row).collect()
     }
 }

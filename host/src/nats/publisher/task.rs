@@ -44,7 +44,13 @@ pub(super) async fn run(mut sessions: Sessions, mut commands: UnboundedReceiver<
         let Some(session) = live else { return };
         let inbox = session.client.new_inbox();
         let Ok(acks) = session.client.subscribe(format!("{inbox}.*")).await else { continue };
-        let mut line = Line { session, inbox, acks: acks.ready_chunks(RUN_MAX), in_flight: InFlight::default(), sink: sink.clone() };
+        let mut line = Line {
+            session,
+            inbox,
+            acks: acks.ready_chunks(RUN_MAX),
+            in_flight: InFlight::default(),
+            sink: sink.clone(),
+        };
         sink(PublishReport::Connected { session: line.session.number });
         if matches!(line.serve(&mut commands).await, After::Stop) {
             // Fails only if the session is over, and then there is nothing left to send.
@@ -185,6 +191,10 @@ fn read_ack(ack: &Message, subject: Box<str>) -> Result<(), PublishError> {
         }
         Ok(PubAck { stream: Some(_), .. }) => Ok(()),
         // Some other program answered on the event's subject.
-        _ => Err(PublishError::Stream { subject, code: 0, reason: "the answer is no acknowledgement of a stream".into() }),
+        _ => Err(PublishError::Stream {
+            subject,
+            code: 0,
+            reason: "the answer is no acknowledgement of a stream".into(),
+        }),
     }
 }

@@ -23,7 +23,10 @@ fn locate(binary: &Path) -> Result<PathBuf, ServerError> {
         return if binary.is_file() { Ok(binary.to_path_buf()) } else { Err(not_found()) };
     }
     let path = std::env::var_os("PATH").ok_or_else(not_found)?;
-    std::env::split_paths(&path).map(|directory| directory.join(binary)).find(|file| file.is_file()).ok_or_else(not_found)
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(binary))
+        .find(|file| file.is_file())
+        .ok_or_else(not_found)
 }
 
 /// Runs `--version` and refuses what is too old or no nats-server.

@@ -72,7 +72,10 @@ impl Runner {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| ServerError::Unusable { binary: self.binary.display().to_string(), reason: error.to_string() })
+            .map_err(|error| ServerError::Unusable {
+                binary: self.binary.display().to_string(),
+                reason: error.to_string(),
+            })
     }
 
     fn open_log(&self) -> Result<File, ServerError> {
@@ -137,7 +140,10 @@ impl Runner {
 /// Stops the server that a killed host left running on this data directory.
 pub(super) async fn end_left_behind(files: &Files, patience: Duration) -> Result<(), ServerError> {
     let Some(raw) = files.remembered_pid() else { return Ok(()) };
-    let Some(pid) = Pid::from_raw(raw).filter(|_| is_ours(raw, &files.config())) else { return Ok(files.forget()) };
+    let Some(pid) = Pid::from_raw(raw).filter(|_| is_ours(raw, &files.config())) else {
+        files.forget();
+        return Ok(());
+    };
     tracing::info!(pid = raw, "stopping the nats server that an earlier host left behind");
     for signal in [Signal::TERM, Signal::KILL] {
         // It may have ended by itself in the meantime; whether it runs is looked at below.
@@ -145,7 +151,8 @@ pub(super) async fn end_left_behind(files: &Files, patience: Duration) -> Result
         let began = Instant::now();
         while began.elapsed() < patience {
             if test_kill_process(pid).is_err() || !is_ours(raw, &files.config()) {
-                return Ok(files.forget());
+                files.forget();
+                return Ok(());
             }
             sleep(LOOK_EVERY).await;
         }

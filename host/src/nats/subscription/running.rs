@@ -24,7 +24,7 @@ const PULL_EXPIRES: Duration = Duration::from_secs(10);
 /// How often the server shows that a waiting request is alive.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Two heartbeats missed, and a little.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+pub(in crate::nats) const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Most messages that are taken at one time.
 const RUN_MAX: usize = 1_024;
 /// Payloads up to here are copied: a slice would keep the client's whole read buffer in memory for as long as the message is held.
@@ -102,12 +102,12 @@ impl Running {
 
     /// Sends the pull requests that the credit allows.
     pub(super) async fn pull(&mut self) -> Result<(), LostReason> {
+        if !self.credit.is_waiting() {
+            // The server owed us nothing so far: its silence counts from now on.
+            self.heard_at = Instant::now();
+        }
         while let Some(request) = self.credit.next_request() {
-            let was_waiting = self.credit.is_waiting();
             self.send_request(request).await?;
-            if !was_waiting {
-                self.heard_at = Instant::now();
-            }
         }
         Ok(())
     }

@@ -39,12 +39,17 @@ enum Phase {
     /// Nothing to do until it is positioned.
     Idle,
     /// To look at the stream.
-    Look { generation: u64, after: u64 },
+    Look {
+        generation: u64,
+        after: u64,
+    },
     /// To bring the durable consumer into position, with this first credit.
     Arm(Box<Ready>, u32),
     Ready(Box<Ready>),
     Running(Box<Running>),
-    Failed { generation: u64 },
+    Failed {
+        generation: u64,
+    },
     Stopped,
 }
 
@@ -96,7 +101,8 @@ impl Task {
 
     async fn look(&mut self, generation: u64, after: u64) -> Phase {
         // The first time at once; then slower and slower, until the durable consumer is heard of.
-        let delay = if std::mem::replace(&mut self.positioned_before, true) { self.backoff.delay() } else { Duration::ZERO };
+        let delay =
+            if std::mem::replace(&mut self.positioned_before, true) { self.backoff.delay() } else { Duration::ZERO };
         let mut found = pin!(find_stream(self.settings.clone(), self.sessions.clone(), delay));
         loop {
             tokio::select! {

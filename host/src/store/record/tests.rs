@@ -14,6 +14,7 @@ fn to_batch(record: &BatchRecord<'_>) -> Batch {
         bindings: record.bindings.iter().map(to_binding).collect(),
         settlements: record.settlements.iter().map(|settlement| to_settlement(settlement, &record.versions)).collect(),
         floors: record.floors.iter().map(|(consumer, floor)| (ConsumerId(*consumer), *floor)).collect(),
+        stretches: record.stretches.iter().map(|(id, first, last)| (ConsumerId(*id), *first, *last)).collect(),
         published: record.published.iter().copied().map(RowId).collect(),
     }
 }
@@ -35,12 +36,12 @@ fn to_settlement(settlement: &SettlementRecord<'_>, versions: &[[u8; 32]]) -> Se
             state_key: applied.state_key.map(Arc::from),
             writes: WriteSet {
                 state: applied.state.iter().map(to_write).collect(),
-                events: applied.events.iter().map(EventRecord::to_event).collect(),
+                events: applied.events.iter().map(|event| Arc::new(event.to_event())).collect(),
             },
             first_row: RowId(applied.first_row),
         },
         OutcomeRecord::Duplicate => Outcome::Duplicate,
-        OutcomeRecord::DeadLettered(letter) => Outcome::DeadLettered(Box::new(letter.to_dead_letter())),
+        OutcomeRecord::DeadLettered(letter) => Outcome::DeadLettered(Arc::new(letter.to_dead_letter())),
     };
     Settlement { consumer: ConsumerId(settlement.consumer), sequence: settlement.sequence, outcome }
 }
@@ -132,7 +133,7 @@ fn dead_letter() -> impl Strategy<Value = DeadLetter> {
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     let writes = (prop::collection::vec(write(), 0..3), prop::collection::vec(event(), 0..3))
-        .prop_map(|(state, events)| WriteSet { state, events });
+        .prop_map(|(state, events)| WriteSet { state, events: events.into_iter().map(Arc::new).collect() });
     let applied =
         (version(), mark(), key(), writes, any::<u64>()).prop_map(|(version, mark, state_key, writes, row)| {
             Outcome::Applied { version, mark, state_key, writes, first_row: RowId(row) }
@@ -140,7 +141,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         4 => applied,
         1 => Just(Outcome::Duplicate),
-        1 => dead_letter().prop_map(|letter| Outcome::DeadLettered(Box::new(letter))),
+        1 => dead_letter().prop_map(|letter| Outcome::DeadLettered(Arc::new(letter))),
     ]
 }
 
@@ -154,19 +155,22 @@ fn batch() -> impl Strategy<Value = Batch> {
         sequence,
         outcome,
     });
+    let stretch = (any::<u32>().prop_map(ConsumerId), any::<u64>(), any::<u64>());
     let floor = (any::<u32>().prop_map(ConsumerId), any::<u64>());
     (
         any::<u64>(),
         prop::collection::vec(binding, 0..3),
         prop::collection::vec(settlement, 0..6),
         prop::collection::vec(floor, 0..3),
+        prop::collection::vec(stretch, 0..3),
         prop::collection::vec(any::<u64>().prop_map(RowId), 0..5),
     )
-        .prop_map(|(wall_ms, bindings, settlements, floors, published)| Batch {
+        .prop_map(|(wall_ms, bindings, settlements, floors, stretches, published)| Batch {
             wall_ms,
             bindings,
             settlements,
             floors,
+            stretches,
             published,
         })
 }

@@ -51,6 +51,9 @@ impl Model {
         for (consumer, floor) in &batch.floors {
             self.consumers.get_mut(consumer).unwrap().1.raise_floor(*floor);
         }
+        for (consumer, first, last) in &batch.stretches {
+            self.consumers.get_mut(consumer).unwrap().1.settle_range(*first, *last);
+        }
         for row in &batch.published {
             self.outbox.remove(row);
         }
@@ -69,7 +72,7 @@ impl Model {
                     };
                 }
                 for (row, event) in (first_row.0..).zip(&writes.events) {
-                    self.outbox.insert(RowId(row), (consumer, event.clone()));
+                    self.outbox.insert(RowId(row), (consumer, event.as_ref().clone()));
                 }
                 self.next_row = self.next_row.max(first_row.0 + writes.events.len() as u64);
             }
@@ -144,11 +147,12 @@ impl Driver {
                 let letter = dead_letter(u64::from(b), self.sequence(consumer, 0));
                 let sequence = letter.message.sequence;
                 self.store.reader.note_dead_letter(consumer, sequence, &letter);
-                self.push(Settlement { consumer, sequence, outcome: Outcome::DeadLettered(Box::new(letter)) });
+                self.push(Settlement { consumer, sequence, outcome: Outcome::DeadLettered(Arc::new(letter)) });
             }
             10 => {
                 let floor = self.sequences.get(&consumer).copied().unwrap_or(0).saturating_sub(u64::from(b % 3));
                 self.batch.floors.push((consumer, floor));
+                self.batch.stretches.push((consumer, floor + 2, floor + 2 + u64::from(c % 4)));
             }
             11 => return self.bind(consumer, u64::from(b)),
             12 | 13 => return self.commit(),
@@ -184,11 +188,11 @@ impl Driver {
 
     fn attempt(&mut self, consumer: ConsumerId, a: u8, b: u8, c: u8) {
         let state_key: Option<Arc<str>> = SCOPE_KEYS[usize::from(a / 2) % SCOPE_KEYS.len()].map(Arc::from);
-        let mark = (b % 3 != 0).then(|| IdHash(u128::from(b) << 64 | u128::from(c)));
+        let mark = (!b.is_multiple_of(3)).then(|| IdHash(u128::from(b) << 64 | u128::from(c)));
         let mut state: Vec<StateWrite> = (0..usize::from(b % 4)).map(|n| self.write(n, a, b, c)).collect();
         state.sort_by(|x, y| (x.space, &x.key).cmp(&(y.space, &y.key)));
         state.dedup_by(|x, y| (x.space, &x.key) == (y.space, &y.key));
-        let events = (0..c % 3).map(|n| event(consumer, self.next_row + u64::from(n))).collect();
+        let events = (0..c % 3).map(|n| Arc::new(event(consumer, self.next_row + u64::from(n)))).collect();
         let writes = WriteSet { state, events };
         let first_row = RowId(self.next_row);
         self.next_row += writes.events.len() as u64;

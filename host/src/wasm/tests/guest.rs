@@ -75,7 +75,7 @@ pub(super) const OUTBOX: &str = r#"
   (import "pelton:consumer/outbox@0.1.0" "emit" (func $emit (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
 "#;
 
-/// A component for the contract of this host; see [`component_of`].
+/// A component for the contract of this host whose handler runs `body`; see [`module`] for what it finds.
 pub(super) fn handler(imports: &str, body: &str) -> Vec<u8> {
     guest(imports, "", "", body)
 }

@@ -44,7 +44,7 @@ fn endless_host_calls_time_out() {
 #[test]
 fn a_loop_while_the_instance_is_made_times_out() {
     // The trial is long enough for a start function that counts; the attempt is not.
-    let start = "(func $start (local $i i64) (local.set $i (i64.const 800000000))
+    let start = "(func $start (local $i i64) (local.set $i (i64.const 300000000))
         (loop $l (local.set $i (i64.sub (local.get $i) (i64.const 1))) (br_if $l (i64.ne (local.get $i) (i64.const 0)))))
         (start $start)";
     let setup = Setup { timeout_ms: 1, ..Setup::default() };

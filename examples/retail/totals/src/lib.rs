@@ -1,0 +1,52 @@
+//! Invoice lines in, each customer's running total out: `retail.lines.CUSTOMER` to `retail.totals.CUSTOMER`.
+//!
+//! The ordering key is the customer. A cancellation is a line like any other, with a negative quantity. What can't be added up (a price that is no
+//! decimal number, a sum beyond what fits) is a dead letter. The feature `v2` makes the second version, whose events say their currency.
+
+mod money;
+
+use money::Total;
+use pelton_sdk::{Failure, Message, Result, outbox, state};
+use serde::{Deserialize, Serialize};
+
+/// A row of the CSV: the columns that are needed here.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Line {
+    invoice_no: String,
+    quantity: i64,
+    unit_price: String,
+}
+
+#[derive(Serialize)]
+struct NewTotal<'a> {
+    customer: &'a str,
+    #[serde(flatten)]
+    total: &'a Total,
+    invoice: &'a str,
+    amount_pence: i64,
+    #[cfg(feature = "v2")]
+    currency: &'static str,
+}
+
+pelton_sdk::consumer!(handle);
+
+fn handle(message: Message) -> Result {
+    let customer = message.key.as_deref().ok_or_else(|| Failure::reject("the manifest names no ordering key"))?;
+    let line: Line = message.json()?;
+    let amount_pence = money::amount_pence(line.quantity, &line.unit_price)?;
+    let is_cancellation = line.invoice_no.starts_with('C') || line.quantity < 0;
+    let before: Total = state::get("total")?.unwrap_or_default();
+    let total = before.with(amount_pence, is_cancellation)?;
+    state::set("total", &total)?;
+    let event = NewTotal {
+        customer,
+        total: &total,
+        invoice: &line.invoice_no,
+        amount_pence,
+        #[cfg(feature = "v2")]
+        currency: "GBP",
+    };
+    outbox::emit(format!("retail.totals.{customer}"), &event)?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Rules of limits: when pulls stop and go on, when a batch is closed, what leaves when.
+
+use super::bench::*;
+use crate::cursor::Cursor;
+use crate::machine::{Input, Settings};
+use crate::policy::Policy;
+
+#[test]
+fn pulls_stop_at_the_messages_held_and_go_on_after() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), Policy { messages_held_max: 4, ..policy() });
+    assert_eq!(bench.pulls(), [4]);
+    bench.deliver(consumer, &(1..=4).map(|sequence| message(sequence, "a")).collect::<Vec<_>>());
+    let run = bench.run();
+    bench.end(&run, vec![applied(&[])]);
+    assert!(bench.pulls().is_empty(), "what is not durable yet is still held");
+    bench.commit();
+    assert_eq!(bench.pulls(), [1]);
+}
+
+#[test]
+fn pulls_that_end_are_made_again() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), Policy { messages_held_max: 4, ..policy() });
+    assert_eq!(bench.pulls(), [4]);
+    let generation = bench.generation(consumer);
+    bench.tell(Input::PullEnded { consumer, generation: generation - 1, undelivered: 4 });
+    assert!(bench.pulls().is_empty(), "that was another generation's");
+    bench.tell(Input::PullEnded { consumer, generation, undelivered: 3 });
+    assert_eq!(bench.pulls(), [3]);
+}
+
+#[test]
+fn pulls_stop_at_the_bytes_held_and_go_on_after() {
+    let bytes_held_max = message(1, "a").weight();
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), Policy { bytes_held_max, ..policy() });
+    assert_eq!(bench.pulls(), [10_000]);
+    let generation = bench.generation(consumer);
+    bench.deliver(consumer, &[message(1, "a")]);
+    bench.tell(Input::PullEnded { consumer, generation, undelivered: 9_999 });
+    assert!(bench.pulls().is_empty());
+    let run = bench.run();
+    bench.apply(&run);
+    bench.commit();
+    assert_eq!(bench.pulls(), [10_000]);
+}
+
+#[test]
+fn pulls_stop_at_the_outbox_rows_and_go_on_when_they_are_acknowledged() {
+    let policy = Policy { outbox_rows_max: 2, messages_held_max: 1, ..policy() };
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy);
+    assert_eq!(bench.pulls(), [1]);
+    bench.deliver(consumer, &[message(1, "a")]);
+    let run = bench.run();
+    bench.end(&run, vec![applied(&["a", "a"])]);
+    bench.commit();
+    assert_eq!((bench.published(), bench.pulls()), (vec![0, 1], vec![]));
+    bench.tell(Input::Acknowledged(rows(&[0])));
+    assert_eq!(bench.pulls(), [1]);
+}
+
+#[test]
+fn pulls_stop_while_the_overlay_is_full() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), Policy { messages_held_max: 4, ..policy() });
+    let generation = bench.generation(consumer);
+    assert_eq!(bench.pulls(), [4]);
+    bench.tell(Input::OverlayFull(true));
+    bench.tell(Input::PullEnded { consumer, generation, undelivered: 4 });
+    assert!(bench.pulls().is_empty());
+    bench.tell(Input::OverlayFull(false));
+    assert_eq!(bench.pulls(), [4]);
+}
+
+#[test]
+fn nothing_is_told_or_published_before_its_commit() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
+    bench.settled();
+    bench.deliver(consumer, &[message(1, "a")]);
+    let run = bench.run();
+    bench.end(&run, vec![applied(&["a"])]);
+    bench.deliver(consumer, &[message(1, "a")]);
+    assert!(bench.published().is_empty());
+    assert_eq!(bench.settled(), [(0, vec![])], "delivered again while it is being committed");
+    bench.commit();
+    assert_eq!((bench.published(), bench.settled()), (vec![0], vec![(1, vec![1])]));
+}
+
+#[test]
+fn outcomes_go_into_the_next_commit_while_one_is_under_way() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
+    bench.deliver(consumer, &[message(1, "a"), message(2, "b"), message(3, "c")]);
+    let runs = bench.runs();
+    bench.apply(&runs[1]);
+    bench.apply(&runs[0]);
+    bench.apply(&runs[2]);
+    let first = bench.commit().unwrap();
+    assert_eq!((outcomes(&first), &first.floors), (vec![(2, "applied")], &vec![(consumer, 0)]));
+    let second = bench.commit().unwrap();
+    assert_eq!(outcomes(&second), [(1, "applied"), (3, "applied")]);
+    assert_eq!(second.floors, [(consumer, 3)]);
+}
+
+#[test]
+fn removals_of_published_rows_get_a_commit_of_their_own_only_when_idle() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
+    bench.deliver(consumer, &[message(1, "a")]);
+    let run = bench.run();
+    bench.end(&run, vec![applied(&["a"])]);
+    bench.commit();
+    bench.tell(Input::Acknowledged(rows(&[0])));
+    assert!(bench.commit().is_none());
+    bench.tick_ms += 600;
+    bench.deliver(consumer, &[message(2, "a")]);
+    let run = bench.run();
+    bench.end(&run, vec![applied(&["a"])]);
+    assert_eq!(bench.commit().unwrap().published, rows(&[0]), "it rides along");
+    bench.tell(Input::Acknowledged(rows(&[1])));
+    assert_eq!(bench.wake(), 1_000, "nothing is left of the wait before");
+    let flush = bench.commit().unwrap();
+    assert_eq!((flush.published.clone(), flush.settlements.len()), (rows(&[1]), 0));
+    assert_eq!(bench.core.next_wakeup(), None);
+}
+
+#[test]
+fn events_that_are_tried_again_keep_to_the_window() {
+    let settings = Settings { relay_in_flight_max: 2, ..Settings::default() };
+    let (mut bench, consumer) = Bench::with_consumer(settings, policy());
+    bench.deliver(consumer, &[message(1, "a")]);
+    let run = bench.run();
+    bench.end(&run, vec![applied(&["a", "b", "c", "d"])]);
+    bench.commit();
+    assert_eq!(bench.published(), [0, 1]);
+    for row in rows(&[0, 1, 2, 3]) {
+        bench.tell(Input::Refused(row));
+    }
+    assert_eq!(bench.published(), [2, 3]);
+    bench.wake();
+    assert_eq!(bench.published(), [0, 1]);
+    for (row, next) in [(0, vec![2]), (1, vec![3]), (2, vec![]), (3, vec![])] {
+        bench.tell(Input::Acknowledged(rows(&[row])));
+        assert_eq!(bench.published(), next);
+    }
+}
+
+#[test]
+fn what_is_settled_behind_a_message_that_waits_takes_one_range_also_with_other_subjects_between() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
+    bench.deliver(consumer, &[message(3, "a")]);
+    let first = bench.run();
+    bench.end(&first, vec![retry()]);
+    let mut durable = Cursor::at(0);
+    for sequence in (5..205).step_by(2) {
+        bench.deliver(consumer, &[message(sequence, "b")]);
+        let run = bench.run();
+        bench.apply(&run);
+        let batch = bench.commit().unwrap();
+        durable.raise_floor(batch.floors[0].1);
+        batch.settlements.iter().for_each(|settlement| durable.settle(settlement.sequence));
+        batch.stretches.iter().for_each(|(_, first, last)| durable.settle_range(*first, *last));
+        assert_eq!(durable.ranges().collect::<Vec<_>>(), [(4, sequence)]);
+        assert_eq!(bench.core.consumers[&consumer].cursor, durable);
+    }
+}
