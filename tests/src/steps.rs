@@ -45,7 +45,7 @@ pub fn test() -> Result<Count> {
         Ok(())
     })?;
     step("plug-ins of the tests (guests/)", || PluginSet::Guests.build())?;
-    step("plug-ins of the examples (examples/plugins/)", || PluginSet::Examples.build())?;
+    step("plug-ins of the examples (examples/)", || PluginSet::Examples.build())?;
     step("the host, as users run it", || tools::host(HostBuild::Normal).map(|_| ()))?;
     step("unit, property and end-to-end tests", || {
         cargo_test(&["--workspace", "--lib", "--bins", "--tests"], &mut count)

@@ -129,7 +129,7 @@ impl PluginSet {
     pub fn directory(self) -> PathBuf {
         root().join(match self {
             Self::Guests => "guests",
-            Self::Examples => "examples/plugins",
+            Self::Examples => "examples",
         })
     }
 
@@ -139,7 +139,13 @@ impl PluginSet {
     /// The compiler's.
     pub fn build(self) -> Result<()> {
         wasm_target()?;
-        run(&format!("building {}", self.directory().display()), &mut self.cargo_build())?;
+        let what = format!("building {}", self.directory().display());
+        if self == Self::Examples {
+            // The same crate in two versions: the second is built first and put aside.
+            run(&what, self.cargo_build().args(["--package", "totals", "--features", "v2"]))?;
+            replace_file(&artifact("totals"), &totals_v2_path())?;
+        }
+        run(&what, &mut self.cargo_build())?;
         Ok(())
     }
 
@@ -160,6 +166,19 @@ pub fn plugin_target() -> PathBuf {
 /// Where the compiler leaves the component of a crate.
 fn artifact(name: &str) -> PathBuf {
     plugin_target().join(WASM_TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")))
+}
+
+fn totals_v2_path() -> PathBuf {
+    plugin_target().join("totals-v2.wasm")
+}
+
+/// The second version of the example `totals`, built if need be.
+///
+/// # Errors
+/// The compiler's.
+pub fn totals_v2() -> Result<PathBuf> {
+    example("totals")?;
+    Ok(totals_v2_path())
 }
 
 /// The component of a guest, built if need be.
