@@ -195,5 +195,5 @@ async fn a_component_that_is_too_large_is_refused() -> Result<()> {
     stage.host.write("consumers/large.wasm", &bytes)?;
     stage.host.manifest("large", &manifest_of("large"))?;
     stage.host.spawn()?;
-    stage.host.wait_log("more than the 1048576 that the host loads", SOON).await
+    stage.host.wait_log("more than limits.component_bytes_max = 1048576 of the host", SOON).await
 }

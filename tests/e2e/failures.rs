@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use pelton_tests::manifest::Manifest;
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage};
@@ -37,7 +38,8 @@ async fn fails(stage: &Stage, key: &str, payload: &Value) -> Result<u64> {
 
 #[tokio::test]
 async fn every_way_to_fail_ends_as_it_should_and_leaves_nothing() -> Result<()> {
-    let mut stage = Stage::running_with("fails", |manifest| manifest.section("[limits]", "timeout_ms = 200")).await?;
+    let change = |manifest: Manifest| manifest.section("[limits]", "timeout_ms = 200").emits("fails.out.>");
+    let mut stage = Stage::running_with("fails", change).await?;
     // One key for each, with a sound message behind the failing one; and a key in no trouble.
     for (behaviour, ..) in CASES {
         fails(&stage, behaviour, &json!({"do": behaviour})).await?;
@@ -92,7 +94,7 @@ async fn what_a_plug_in_may_survive_is_applied() -> Result<()> {
 
 #[tokio::test]
 async fn a_key_in_trouble_waits_in_order_while_others_go_on() -> Result<()> {
-    let change = |manifest: pelton_tests::manifest::Manifest| manifest.section("[park]", "delay_ms = 50");
+    let change = |manifest: Manifest| manifest.section("[park]", "delay_ms = 50");
     let mut stage = Stage::running_with("fails", change).await?;
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     fails(&stage, "parked", &json!({"do": "park", "until_ms": now_ms + 1_500, "n": 1})).await?;
@@ -110,8 +112,7 @@ async fn a_key_in_trouble_waits_in_order_while_others_go_on() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_parked_for_too_long_is_given_up() -> Result<()> {
-    let change =
-        |manifest: pelton_tests::manifest::Manifest| manifest.section("[park]", "delay_ms = 20\nlongest_ms = 200");
+    let change = |manifest: Manifest| manifest.section("[park]", "delay_ms = 20\nlongest_ms = 200");
     let mut stage = Stage::running_with("fails", change).await?;
     fails(&stage, "a", &json!({"do": "park"})).await?;
     fails(&stage, "a", &json!({"do": "ok", "n": 2})).await?;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use pelton_tests::client::Outgoing;
+use pelton_tests::manifest::Manifest;
 use serde_json::{Value, json};
 
 use crate::stage::Stage;
@@ -45,7 +46,7 @@ async fn without_a_message_id_the_stream_and_sequence_are_the_id() -> Result<()>
 async fn a_plug_in_reads_its_config() -> Result<()> {
     let mut stage = Stage::new().await?;
     stage.host.guest("echo")?;
-    let manifest = pelton_tests::manifest::Manifest::new("echo.wasm", "IN", "in.>").emits("out.>");
+    let manifest = Manifest::new("echo.wasm", "IN", "in.>").emits("out.>");
     let config =
         "out = \"out.x\"\nnames = \"text,whole,part,yes,none\"\ntext = \"a b\"\nwhole = 1000\npart = 0.5\nyes = true";
     stage.host.manifest("echo", &manifest.section("[config]", config))?;
@@ -63,8 +64,7 @@ async fn a_plug_in_reads_its_config() -> Result<()> {
 #[tokio::test]
 async fn state_is_shared_by_all_keys_only_if_the_manifest_says_so() -> Result<()> {
     for (scope, expected) in [("consumer", (1..=30).collect::<Vec<u64>>()), ("key", vec![1; 30])] {
-        let change =
-            |manifest: pelton_tests::manifest::Manifest| manifest.section("[state]", &format!("scope = \"{scope}\""));
+        let change = |manifest: Manifest| manifest.section("[state]", &format!("scope = \"{scope}\""));
         let mut stage = Stage::running_with("shared-counter", change).await?;
         for n in 0..30 {
             stage.publish(&format!("k{n}"), "x").await?;

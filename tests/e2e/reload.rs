@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use pelton_tests::checker::{Checker, Published};
+use pelton_tests::manifest::Manifest;
 use pelton_tests::tools;
 
 use crate::stage::{SOON, Stage, manifest_of};
@@ -135,7 +136,7 @@ async fn a_changed_grant_applies_without_a_restart() -> Result<()> {
     let mut stage = Stage::new().await?;
     stage.host.guest("ledger")?;
     let manifest = |config: &str| {
-        let base = pelton_tests::manifest::Manifest::new("ledger.wasm", "IN", "in.>").emits("out.>").quick_retries(2);
+        let base = Manifest::new("ledger.wasm", "IN", "in.>").emits("out.>").quick_retries(2);
         base.section("[config]", &format!("out = \"{config}\""))
     };
     stage.host.manifest("ledger", &manifest("secret"))?;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use pelton_tests::client::Outgoing;
+use pelton_tests::manifest::Manifest;
 
 use crate::stage::{SOON, Stage};
 
@@ -19,7 +20,7 @@ const CASES: [(&str, &str, &str, &str); 7] = [
 #[tokio::test]
 async fn a_message_without_its_key_or_its_json_becomes_a_dead_letter() -> Result<()> {
     for (key, subscription, payload, reason) in CASES {
-        let change = |manifest: pelton_tests::manifest::Manifest| manifest.key(key).subscription(subscription);
+        let change = |manifest: Manifest| manifest.key(key).subscription(subscription);
         let mut stage = Stage::running_with("ledger", change).await?;
         let sequence = stage.publish("bad", payload).await?;
         let letters = stage.host.wait_dead_letters("ledger", 1, SOON).await?;

@@ -156,6 +156,19 @@ impl Host {
         self.write(&format!("consumers/{consumer}.toml"), manifest.text().as_bytes())
     }
 
+    /// Takes the manifest of a consumer from an example, changed in one thing: the component is `CONSUMER.wasm` beside it.
+    ///
+    /// # Errors
+    /// There is none, or it names no component.
+    pub fn example_manifest(&self, example: &str, consumer: &str) -> Result<()> {
+        let path = tools::root().join(example).join("consumers").join(format!("{consumer}.toml"));
+        let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+        let line = text.lines().find(|line| line.starts_with("component ="));
+        let line = line.with_context(|| format!("{} names no component", path.display()))?;
+        let changed = text.replace(line, &format!("component = \"{consumer}.wasm\""));
+        self.write(&format!("consumers/{consumer}.toml"), changed.as_bytes())
+    }
+
     /// Removes the manifest of a consumer.
     ///
     /// # Errors
@@ -232,9 +245,17 @@ impl Host {
     /// # Errors
     /// There is none, or it does not answer.
     pub async fn embedded_client(&self) -> Result<Client> {
+        Client::connect(&self.embedded_url()?, None).await
+    }
+
+    /// Where the server listens that the host has started.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn embedded_url(&self) -> Result<String> {
         let written = fs::read_to_string(self.path("data/nats/nats-server.port"));
         let port = written.context("the host has no server of its own")?;
-        Client::connect(&format!("nats://127.0.0.1:{}", port.trim()), None).await
+        Ok(format!("nats://127.0.0.1:{}", port.trim()))
     }
 
     /// The exit status, if the host has ended.

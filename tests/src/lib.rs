@@ -9,7 +9,7 @@ pub mod chain;
 pub mod checker;
 pub mod client;
 pub mod crash;
-//demo
+pub mod demo;
 pub mod host;
 pub mod load;
 pub mod manifest;

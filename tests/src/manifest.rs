@@ -11,6 +11,7 @@ pub struct Manifest {
     subjects: Vec<String>,
     subscription: String,
     key: String,
+    emits: Vec<String>,
     sections: Vec<(String, String)>,
 }
 
@@ -24,6 +25,7 @@ impl Manifest {
             subjects: vec![subject.to_owned()],
             subscription: String::new(),
             key: "subject_token = 2".to_owned(),
+            emits: Vec::new(),
             sections: Vec::new(),
         }
     }
@@ -44,8 +46,9 @@ impl Manifest {
 
     /// Grants one pattern of subjects to emit to.
     #[must_use]
-    pub fn emits(self, pattern: &str) -> Self {
-        self.section("[grants]", &format!("emit = [\"{pattern}\"]"))
+    pub fn emits(mut self, pattern: &str) -> Self {
+        self.emits.push(pattern.to_owned());
+        self
     }
 
     /// Adds a section: its header with brackets, and its lines.
@@ -65,14 +68,18 @@ impl Manifest {
     /// The text of the file.
     #[must_use]
     pub fn text(&self) -> String {
-        let subjects: Vec<String> = self.subjects.iter().map(|subject| format!("\"{subject}\"")).collect();
+        let quoted = |texts: &[String]| {
+            let quoted: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
+            quoted.join(", ")
+        };
         let mut text = format!(
-            "component = \"{}\"\n\n[subscription]\nstream = \"{}\"\nsubjects = [{}]\n{}\n[key]\n{}\n",
+            "component = \"{}\"\n\n[subscription]\nstream = \"{}\"\nsubjects = [{}]\n{}\n[key]\n{}\n\n[grants]\nemit = [{}]\n",
             self.component,
             self.stream,
-            subjects.join(", "),
+            quoted(&self.subjects),
             self.subscription,
-            self.key
+            self.key,
+            quoted(&self.emits)
         );
         for (header, lines) in &self.sections {
             let _ = write!(text, "\n{header}\n{lines}\n");

@@ -139,7 +139,13 @@ impl PluginSet {
     /// The compiler's.
     pub fn build(self) -> Result<()> {
         wasm_target()?;
-        run(&format!("building {}", self.directory().display()), &mut self.cargo_build())?;
+        let what = format!("building {}", self.directory().display());
+        if self == Self::Examples {
+            // The same crate in two versions: the second is built first and put aside.
+            run(&what, self.cargo_build().args(["--package", "totals", "--features", "v2"]))?;
+            replace_file(&artifact("totals"), &totals_v2_path())?;
+        }
+        run(&what, &mut self.cargo_build())?;
         Ok(())
     }
 
@@ -160,6 +166,19 @@ pub fn plugin_target() -> PathBuf {
 /// Where the compiler leaves the component of a crate.
 fn artifact(name: &str) -> PathBuf {
     plugin_target().join(WASM_TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")))
+}
+
+fn totals_v2_path() -> PathBuf {
+    plugin_target().join("totals-v2.wasm")
+}
+
+/// The second version of the example `totals`, built if need be.
+///
+/// # Errors
+/// The compiler's.
+pub fn totals_v2() -> Result<PathBuf> {
+    example("totals")?;
+    Ok(totals_v2_path())
 }
 
 /// The component of a guest, built if need be.
@@ -252,8 +271,16 @@ pub fn replace_file(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(&beside, to).with_context(context)
 }
 
-/// The Cargo that runs us, or the one on PATH.
+/// The Cargo that runs us, without what it has set for the crate that runs: build scripts look at some of it, and would be run
+/// again, with everything behind them, each time that it differs.
 #[must_use]
 pub fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    const OF_ONE_CRATE: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if OF_ONE_CRATE.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
