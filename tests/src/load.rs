@@ -19,7 +19,7 @@ use crate::client::{Client, Outgoing};
 use crate::random::{Random, Zipf};
 
 /// How long an ack is waited for before the message is published again.
-const ACK_LIMIT: Duration = Duration::from_secs(2);
+const ACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Messages that may be repeated later.
 const REMEMBERED_MAX: usize = 20_000;
@@ -160,10 +160,12 @@ impl Publisher {
             acks.push(self.client.send(&self.outgoing(message)).await);
         }
         let count = acks.len();
+        // One deadline for all: when the server is gone, none of them comes.
+        let deadline = Instant::now() + ACK_LIMIT;
         let mut acks = acks.into_iter();
         let mut failed = HashSet::new();
         for (message, ack) in batch.into_iter().zip(&mut acks) {
-            if is_stored(ack).await {
+            if is_stored(ack, deadline).await {
                 ensure!(
                     !failed.contains(&message.key),
                     "the server stored a message of key {} and not the one before it",
@@ -177,7 +179,7 @@ impl Publisher {
         }
         for ack in acks {
             // Nobody relies on a repetition: one that was not stored is no loss.
-            is_stored(ack).await;
+            is_stored(ack, deadline).await;
         }
         Ok(count)
     }
@@ -225,9 +227,9 @@ impl Publisher {
 }
 
 /// Whether JetStream says that it has stored the message.
-async fn is_stored(ack: Result<PublishAckFuture>) -> bool {
+async fn is_stored(ack: Result<PublishAckFuture>, deadline: Instant) -> bool {
     match ack {
-        Ok(ack) => tokio::time::timeout(ACK_LIMIT, ack.into_future()).await.is_ok_and(|ack| ack.is_ok()),
+        Ok(ack) => tokio::time::timeout_at(deadline.into(), ack.into_future()).await.is_ok_and(|ack| ack.is_ok()),
         Err(_) => false,
     }
 }
