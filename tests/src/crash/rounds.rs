@@ -47,6 +47,7 @@ pub async fn rounds(options: &CrashOptions) -> Result<CrashReport> {
             let verdict = check(&mut run, patience).await.with_context(|| format!("after round {round}"))?;
             report.messages = verdict.messages;
             report.violations = verdict.violations;
+            progress.say(&format!("round {round}: {} messages checked", verdict.messages));
             verdict.details.iter().for_each(|detail| progress.say(detail));
             if verdict.violations.total() > 0 {
                 progress.say(&format!("violations found after round {round}"));
