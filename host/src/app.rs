@@ -60,13 +60,14 @@ pub async fn run(config: HostConfig) -> anyhow::Result<End> {
     let cancel = CancellationToken::new();
     // However this function is left, everything that listens to the token ends.
     let _cancelled_at_the_end = cancel.clone().drop_guard();
-    let opened = interruptible(&mut signals, open_store(&config)).await?;
-    let Some(opened) = opened else { return Ok(End::Drained) };
-    let Some(server) = interruptible(&mut signals, start_server(&config)).await? else { return Ok(End::Drained) };
+    let Some(opened) = interruptible(&mut signals, open_store(&config)).await else { return Ok(End::Drained) };
+    let opened = opened?;
+    let Some(server) = interruptible(&mut signals, start_server(&config)).await else { return Ok(End::Drained) };
+    let server = server?;
     let end = serve(&config, opened, server.as_ref(), &cancel, &mut signals).await;
     // Also after an error: nobody else would end the child.
     if let Some(server) = server {
-        interruptible(&mut signals, async { Ok(server.stop().await) }).await?;
+        interruptible(&mut signals, server.stop()).await;
     }
     end
 }
@@ -78,22 +79,19 @@ async fn serve(
     cancel: &CancellationToken,
     signals: &mut Signals,
 ) -> anyhow::Result<End> {
-    match interruptible(signals, Host::start(config, opened, server, cancel)).await? {
-        Some(host) => host.run(config, signals).await,
+    match interruptible(signals, Host::start(config, opened, server, cancel)).await {
+        Some(host) => host?.run(config, signals).await,
         None => Ok(End::Drained),
     }
 }
 
 /// A step of the start or of the end that a signal cuts short; none: one did.
-async fn interruptible<T>(
-    signals: &mut Signals,
-    step: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<Option<T>> {
+async fn interruptible<T>(signals: &mut Signals, step: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
-        done = step => done.map(Some),
+        done = step => Some(done),
         signal = signals.next() => {
             tracing::info!(signal, "stopping at once: there is nothing under way that a restart would not find");
-            Ok(None)
+            None
         }
     }
 }
@@ -313,7 +311,7 @@ impl Host {
                 return Ok(End::AtOnce);
             }
         }
-        let closed = interruptible(signals, async { Ok(self.close().await) }).await?;
+        let closed = interruptible(signals, self.close()).await;
         Ok(if closed.is_some() { End::Drained } else { End::AtOnce })
     }
 
