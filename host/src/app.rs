@@ -3,7 +3,6 @@
 //! Order of the end: no new work, running attempts end, their outcomes are committed and settled, events in flight are acknowledged, a last
 //! checkpoint, the connections, and the embedded server last. Whatever does not end in time is cut off: nothing depends on a clean end.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,13 +14,14 @@ use crossbeam_channel::{Sender, unbounded};
 use pelton_core::{Core, Input, KnownConsumer, OutboxRow, Recovered, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, AdminServer};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::{Credentials, HostConfig, NatsServer};
-use crate::deploy::{Dependencies, Deployer, Watcher};
+use crate::deploy::{Dependencies, Deployer, RETRY_AFTER, Watcher};
 use crate::driver::{Driver, Hands, Note};
 use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
@@ -364,17 +364,28 @@ impl Deploying {
     }
 
     async fn deploy_for_ever(&mut self) {
-        let mut watched: BTreeSet<PathBuf> = BTreeSet::new();
         loop {
-            let files = self.deployer.apply().await;
-            self.deployed.store(true, Ordering::Relaxed);
-            if files == watched {
-                // The watcher lives as long as this task: its channel does not close before.
-                self.changes.recv().await;
-            } else {
-                self.watcher.watch(files.iter().map(PathBuf::as_path));
+            let applied = self.deployer.apply().await;
+            if applied.complete {
+                self.deployed.store(true, Ordering::Relaxed);
+            }
+            let watched = self.watcher.watch(applied.files.iter().map(PathBuf::as_path));
+            if watched.new {
                 // What changed between the look and the watch would be missed: look again at once.
-                watched = files;
+                continue;
+            }
+            let watch_again = watched.failed.then(|| Instant::now() + RETRY_AFTER);
+            let again_at = applied.again_at.into_iter().chain(watch_again).min();
+            let again = async {
+                match again_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The watcher lives as long as this task: its channel does not close before.
+                _ = self.changes.recv() => {}
+                () = again => {}
             }
         }
     }

@@ -14,6 +14,8 @@ pub struct Entry {
     pub deployment: Option<String>,
     /// Why its stream can't be read at the moment.
     pub subscription: Option<String>,
+    /// Why streams that it declares could not be created, by their names.
+    pub streams: BTreeMap<Box<str>, String>,
     /// Messages of the stream that were not delivered yet, as JetStream said with the last delivery.
     pub pending: u64,
 }
@@ -42,6 +44,11 @@ impl Board {
     /// Forgets a consumer that was stopped.
     pub fn forget(&self, name: &str) {
         self.entries.lock().remove(name);
+    }
+
+    /// Forgets all consumers that are not known.
+    pub fn keep(&self, known: impl Fn(&str) -> bool) {
+        self.entries.lock().retain(|name, _| known(name));
     }
 
     /// All entries as they are now.

@@ -27,6 +27,16 @@ pub struct Intake {
     notes: Sender<Note>,
     /// How to read messages of the stream that the subscription stands on.
     reading: Mutex<Option<Reading>>,
+    seen: Mutex<Seen>,
+}
+
+/// How far the subscription came.
+#[derive(Default)]
+struct Seen {
+    /// The last generation that found its stream.
+    positioned: Option<u64>,
+    /// Whether the last failure came after its generation had found the stream.
+    failed_behind_stream: bool,
 }
 
 struct Reading {
@@ -44,15 +54,15 @@ impl Intake {
         board: Arc<Board>,
         notes: Sender<Note>,
     ) -> Self {
-        Self { deployed, manifest, reader, board, notes, reading: Mutex::new(None) }
+        Self { deployed, manifest, reader, board, notes, reading: Mutex::new(None), seen: Mutex::default() }
     }
 
     /// Takes what the subscription says.
     pub fn take(&self, incoming: Incoming) {
         match incoming {
             Incoming::Positioned { consumer, generation, stream: facts } => {
+                self.found_stream(generation);
                 let stream = facts.identity;
-                self.board.note(&self.deployed.name, |entry| entry.subscription = None);
                 self.deployed.bind_first(&stream);
                 let ingest = Ingest::new(&self.manifest, &stream.name);
                 *self.reading.lock() = Some(Reading { stream: stream.clone(), ingest });
@@ -60,21 +70,34 @@ impl Intake {
             }
             Incoming::Delivered { consumer, generation, deliveries } => self.deliver(consumer, generation, deliveries),
             Incoming::PullEnded { consumer, generation, undelivered } => {
+                self.board.note(&self.deployed.name, |entry| entry.subscription = None);
                 self.tell(Input::PullEnded { consumer, generation, undelivered });
             }
             Incoming::Lost { consumer, generation, reason } => {
                 tracing::warn!(consumer = %self.deployed.name, %reason, "subscription lost, positioning it anew");
                 self.tell(Input::Lost { consumer, generation });
             }
-            Incoming::Failed { error, .. } => {
-                let text = error.to_string();
-                self.board.note(&self.deployed.name, |entry| {
-                    if entry.subscription.as_deref() != Some(text.as_str()) {
-                        tracing::error!(consumer = %self.deployed.name, error = text, "the stream can't be read, trying again");
-                    }
-                    entry.subscription = Some(text);
-                });
+            Incoming::Failed { generation, error, .. } => self.failed(generation, &error.to_string()),
+        }
+    }
+
+    fn failed(&self, generation: u64, text: &str) {
+        let mut seen = self.seen.lock();
+        seen.failed_behind_stream = seen.positioned == Some(generation);
+        self.board.note(&self.deployed.name, |entry| {
+            if entry.subscription.as_deref() != Some(text) {
+                tracing::error!(consumer = %self.deployed.name, error = text, "the stream can't be read, trying again");
             }
+            entry.subscription = Some(text.to_owned());
+        });
+    }
+
+    /// That the stream is there is the end of a failure to find it. One that came behind that ends with the first pull that works.
+    fn found_stream(&self, generation: u64) {
+        let mut seen = self.seen.lock();
+        seen.positioned = Some(generation);
+        if !seen.failed_behind_stream {
+            self.board.note(&self.deployed.name, |entry| entry.subscription = None);
         }
     }
 
@@ -82,7 +105,10 @@ impl Intake {
         let reading = self.reading.lock();
         let Some(Reading { stream, ingest }) = &*reading else { return };
         if let Some(last) = deliveries.last() {
-            self.board.note(&self.deployed.name, |entry| entry.pending = last.pending);
+            self.board.note(&self.deployed.name, |entry| {
+                entry.pending = last.pending;
+                entry.subscription = None;
+            });
         }
         let hash = |id: &str| self.reader.hash_id(stream, id);
         let arrive = |delivery: Delivery| {

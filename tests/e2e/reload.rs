@@ -160,3 +160,104 @@ async fn a_changed_grant_applies_without_a_restart() -> Result<()> {
     assert_eq!(event.subject, "out.a");
     Ok(())
 }
+
+/// Lays out the directories of a build anew, with `ledger` in it under another version for each label.
+fn build(stage: &Stage, label: &str) -> Result<()> {
+    let target = stage.host.path("target");
+    if target.exists() {
+        std::fs::remove_dir_all(&target)?;
+    }
+    std::fs::create_dir_all(target.join("wasm32-wasip2/release"))?;
+    stage.host.write(COMPONENT, &tools::stamped(&tools::guest("ledger")?, label)?)
+}
+
+const COMPONENT: &str = "target/wasm32-wasip2/release/ledger.wasm";
+
+#[tokio::test]
+async fn a_directory_of_builds_that_appears_later_or_is_made_anew_is_followed() -> Result<()> {
+    let mut stage = Stage::new().await?;
+    let manifest = Manifest::new(&format!("../{COMPONENT}"), "IN", "in.>").emits("out.>");
+    stage.host.manifest("ledger", &manifest.section("[config]", "out = \"out\""))?;
+    stage.host.start().await?;
+    let missing = |entry: &serde_json::Value| entry["problems"].to_string().contains("can't be read");
+    stage.wait_status("the component is missing", "ledger", missing).await?;
+    let mut versions = vec![String::new()];
+    for round in 0..3 {
+        build(&stage, &format!("build {round}"))?;
+        let another = |entry: &serde_json::Value| {
+            entry["version"].as_str().is_some_and(|version| versions.last().is_none_or(|last| last != version))
+        };
+        stage.wait_status("the build serves", "ledger", another).await?;
+        versions.push(version(&stage, "ledger").await?);
+    }
+    std::fs::remove_dir_all(stage.host.path("target"))?;
+    stage.wait_status("it is told that the component is gone", "ledger", missing).await?;
+    stage.ledger("a", 1).await?;
+    assert_eq!(stage.ledger_events(1).await?[0].count, 1, "the version before goes on");
+    build(&stage, "build 2")?;
+    let sound = |entry: &serde_json::Value| entry["problems"].as_array().is_some_and(Vec::is_empty);
+    stage.wait_status("the same build is back", "ledger", sound).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_consumer_directory_that_is_made_anew_is_followed() -> Result<()> {
+    let mut stage = Stage::running("ledger").await?;
+    let before = version(&stage, "ledger").await?;
+    std::fs::remove_dir_all(stage.host.path("consumers"))?;
+    std::fs::create_dir(stage.host.path("consumers"))?;
+    stage.consumer("ledger", "ledger", |manifest| manifest)?;
+    stage.consumer("second", "ledger", |manifest| manifest)?;
+    stage.wait_status("the new manifest is found", "second", |entry| entry["version"] == before.as_str()).await?;
+    stage.host.write("consumers/ledger.wasm", &tools::stamped(&tools::guest("ledger")?, "anew")?)?;
+    stage
+        .wait_status("the new component serves", "ledger", |entry| {
+            entry["version"].as_str().is_some_and(|version| version != before)
+        })
+        .await?;
+    stage.ledger("a", 1).await?;
+    stage.events(2).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_problem_is_gone_when_the_files_are_as_they_were() -> Result<()> {
+    let mut stage = Stage::running("ledger").await?;
+    let before = version(&stage, "ledger").await?;
+    let told = |part: &'static str| move |entry: &serde_json::Value| entry["problems"].to_string().contains(part);
+    let sound = |entry: &serde_json::Value| {
+        entry["problems"].as_array().is_some_and(Vec::is_empty) && entry["version"] == before.as_str()
+    };
+    stage.host.manifest("ledger", &manifest_of("ledger").section("[state]", "scoop = \"key\""))?;
+    stage.wait_status("the manifest is refused", "ledger", told("scoop")).await?;
+    stage.host.manifest("ledger", &manifest_of("ledger"))?;
+    stage.wait_status("the manifest is as it was", "ledger", sound).await?;
+    // A refused component is told again after a broken manifest hid it.
+    stage.host.write("consumers/ledger.wasm", b"\0asm\x01\0\0\0")?;
+    stage.wait_status("the component is refused", "ledger", told("core WebAssembly module")).await?;
+    stage.host.manifest("ledger", &manifest_of("ledger").section("[state]", "scoop = \"key\""))?;
+    stage.wait_status("the manifest is refused, too", "ledger", told("scoop")).await?;
+    stage.host.manifest("ledger", &manifest_of("ledger"))?;
+    stage.wait_status("the component is still refused", "ledger", told("core WebAssembly module")).await?;
+    stage.host.guest("ledger")?;
+    stage.wait_status("the component is as it was", "ledger", sound).await?;
+    stage.ledger("a", 1).await?;
+    assert_eq!(stage.ledger_events(1).await?[0].count, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_consumer_that_never_ran_is_forgotten_with_its_manifest() -> Result<()> {
+    let stage = Stage::running("ledger").await?;
+    stage.host.write("consumers/broken.toml", b"nonsense")?;
+    stage.host.write("consumers/No Name.toml", b"nonsense")?;
+    stage.wait_status("it is refused", "broken", |entry| entry["phase"] == "refused").await?;
+    let shown = stage.host.run(&["status"])?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("No Name.toml") && shown.matches("broken.toml").count() == 1, "{shown}");
+    assert!(stage.status_of("No Name").await?.is_null());
+    assert_eq!(stage.host.get("/readyz").await?.status, 200, "the others are served");
+    stage.host.remove_manifest("broken")?;
+    stage.wait_status("it is forgotten", "broken", serde_json::Value::is_null).await?;
+    Ok(())
+}

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -40,7 +41,7 @@ pub struct Admin {
     pub heartbeat: Arc<AtomicU64>,
     /// The connections: to consume, and to publish.
     pub connections: [watch::Receiver<ConnectionStatus>; 2],
-    /// Whether the consumer directory was looked at.
+    /// Whether the consumer directory could be read and what follows was done.
     pub deployed: Arc<AtomicBool>,
     /// The last refused publish.
     pub refusals: Arc<Refusals>,
@@ -48,6 +49,8 @@ pub struct Admin {
 
 /// A driver that was not seen for this long hangs.
 const HEARTBEAT_MS_MAX: u64 = 10_000;
+/// Time that the driver has for an answer; less than a client waits.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Dead letters of one answer, at most and by default.
 const DEAD_LETTERS_MAX: usize = 1_000;
 const DEAD_LETTERS_DEFAULT: usize = 100;
@@ -122,7 +125,8 @@ impl Admin {
         let (answer, snapshot) = oneshot::channel();
         let gone = || Failed(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping".into());
         self.notes.send(Note::Status(answer)).map_err(|_| gone())?;
-        snapshot.await.map_err(|_| gone())
+        let silent = |_| Failed(StatusCode::SERVICE_UNAVAILABLE, "the driver does not answer".into());
+        tokio::time::timeout(ANSWER_TIMEOUT, snapshot).await.map_err(silent)?.map_err(|_| gone())
     }
 
     fn health(&self, snapshot: &Snapshot) -> HealthView {
@@ -139,8 +143,18 @@ impl Admin {
         if !self.deployed.load(Ordering::Relaxed) {
             reasons.push("the consumers are being deployed".into());
         }
-        let positioning = snapshot.status.consumers.iter().filter(|consumer| consumer.phase == "positioning");
-        reasons.extend(positioning.map(|consumer| format!("consumer {} waits for its stream", consumer.name)));
+        let entries = self.board.entries();
+        let failing = |name: &str| entries.get(name).and_then(|entry| entry.subscription.as_deref());
+        for consumer in &snapshot.status.consumers {
+            let name = &consumer.name;
+            if let Some(why) = snapshot.halted.get(&consumer.id) {
+                reasons.push(format!("consumer {name} is halted: {why}"));
+            } else if let Some(why) = failing(name) {
+                reasons.push(format!("consumer {name} can't read its stream: {why}"));
+            } else if consumer.phase == "positioning" {
+                reasons.push(format!("consumer {name} waits for its stream"));
+            }
+        }
         HealthView { ok: reasons.is_empty(), reasons }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn consumers(snapshot: &Snapshot, entries: &BTreeMap<Box<str>, Entry>
             retries: counters.retries,
             dead_letters: counters.dead_letters,
             published: counters.published,
-            problems: halted.into_iter().chain(entry.deployment).chain(entry.subscription).collect(),
+            problems: halted.into_iter().chain(problems(&entry)).collect(),
         };
         views.insert(view.name.clone(), view);
     }
@@ -76,8 +76,12 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         retries: 0,
         dead_letters: 0,
         published: 0,
-        problems: entry.deployment.iter().chain(&entry.subscription).cloned().collect(),
+        problems: problems(entry).collect(),
     }
+}
+
+fn problems(entry: &Entry) -> impl Iterator<Item = String> {
+    entry.deployment.iter().chain(&entry.subscription).chain(entry.streams.values()).cloned()
 }
 
 pub(super) fn name(snapshot: &Snapshot, consumer: ConsumerId) -> String {

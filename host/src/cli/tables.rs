@@ -47,10 +47,18 @@ pub(super) fn status(status: &StatusView) -> String {
         .flat_map(|consumer| consumer.problems.iter().map(move |problem| format!("{}: {problem}", consumer.name)));
     let refusal =
         status.outbox.last_refusal.iter().map(|refusal| format!("outbox: the last refused publish: {refusal}"));
-    for problem in status.ready.reasons.iter().cloned().chain(problems).chain(refusal) {
-        _ = writeln!(text, "! {problem}");
+    for problem in status.ready.reasons.iter().cloned().chain(problems).chain(files(status)).chain(refusal) {
+        _ = writeln!(text, "! {}", problem.trim_end());
     }
     text.trim_end().to_owned()
+}
+
+/// What is wrong with files and is not shown with a consumer already.
+fn files(status: &StatusView) -> impl Iterator<Item = String> {
+    let shown = |problem: &str| {
+        status.consumers.iter().flat_map(|consumer| &consumer.problems).any(|shown| shown.contains(problem))
+    };
+    status.files.iter().filter(move |problem| !shown(problem)).cloned()
 }
 
 fn row(consumer: &ConsumerView) -> Vec<String> {

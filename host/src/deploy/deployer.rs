@@ -3,28 +3,28 @@
 //! What can't be accepted changes nothing: the version before goes on, and the reason is in the log and in `status`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use crossbeam_channel::Sender;
-use pelton_core::ids::Version;
 use pelton_core::plan::{Form, Step, plan};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::forms::{form, load_terms, rules};
+use super::declare::Declaring;
+use super::forms::{load_terms, rules};
+use super::look::{Look, Wanted, look, read_component};
+use super::refused::Refusals;
 use crate::board::Board;
-use crate::config::{self, Code, Manifest, Report};
+use crate::config::{self, Manifest};
 use crate::deployed::Deployed;
 use crate::driver::{Attachment, Note};
 use crate::intake::Intake;
-use crate::nats::{
-    Connection, Ensured, PULL_BYTES_MAX, PULL_MESSAGES_MAX, StreamDeclaration, StreamError, Subscription,
-    SubscriptionSettings,
-};
+use crate::nats::{Connection, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionSettings};
 use crate::store::Reader;
-use crate::wasm::{Plugin, Sandbox};
+use crate::wasm::{LoadError, Plugin, Sandbox};
 
 /// What the deployer works with.
 pub struct Dependencies {
@@ -52,73 +52,127 @@ struct Running {
     manifest: Manifest,
     deployed: Arc<Deployed>,
     subscription: Subscription,
+    declaring: Declaring,
 }
 
-/// A manifest with its component's bytes.
-struct Wanted {
+/// What was compiled and verified and can serve.
+struct Loaded {
     manifest: Manifest,
     form: Form,
-    bytes: Vec<u8>,
+    plugin: Plugin,
 }
 
-/// What the directory says, read once.
-#[derive(Default)]
-struct Look {
-    /// Whether the directory could be read; otherwise nothing is known, and everything goes on as it is.
-    complete: bool,
-    wanted: BTreeMap<String, Wanted>,
-    /// Consumers whose files can't be used as they are: what runs of them goes on.
-    unusable: BTreeMap<String, String>,
-    /// Problems of files, as text.
-    problems: Vec<String>,
-    /// Every file whose change matters.
-    files: BTreeSet<PathBuf>,
+/// Why a component was not loaded.
+struct LoadFailure {
+    /// The form that it had.
+    form: Form,
+    error: anyhow::Error,
+    /// Whether the next try may end otherwise with the same bytes.
+    passing: bool,
 }
 
 /// Brings what runs to what is wanted.
 pub struct Deployer {
     deps: Dependencies,
     running: BTreeMap<String, Running>,
-    /// The forms that were refused last, so that the same one is not compiled again for every change nearby.
-    refused: BTreeMap<String, Form>,
+    refused: Refusals,
+    /// Every file whose change matters, as of the last look.
+    files: BTreeSet<PathBuf>,
 }
 
-/// First pause before another try to create a declared stream; doubled each time.
-const STREAM_RETRY_FIRST: Duration = Duration::from_millis(100);
-/// Tries to create a declared stream before the consumer begins without it: its subscription goes on waiting for the stream.
-const STREAM_TRIES: u32 = 5;
+/// What a look at the directory has led to.
+#[derive(Debug)]
+pub struct Applied {
+    /// The files whose change calls for another look.
+    pub files: BTreeSet<PathBuf>,
+    /// Whether the directory could be read.
+    pub complete: bool,
+    /// When another look is due even if nothing changes.
+    pub again_at: Option<Instant>,
+}
+
+/// Pause before another try of what failed and may pass by itself.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long consumers that declare streams wait for a connection, so that their subscriptions find the streams at the first look.
+const CONNECT_GRACE: Duration = Duration::from_secs(2);
 
 impl Deployer {
     /// A deployer of which nothing runs yet.
     #[must_use]
     pub fn new(deps: Dependencies) -> Self {
-        Self { deps, running: BTreeMap::new(), refused: BTreeMap::new() }
+        Self { deps, running: BTreeMap::new(), refused: Refusals::default(), files: BTreeSet::new() }
     }
 
-    /// Looks at the directory and does what follows from it. Gives back the files whose change calls for another look.
-    pub async fn apply(&mut self) -> BTreeSet<PathBuf> {
+    /// Looks at the directory and does what follows from it.
+    pub async fn apply(&mut self) -> Applied {
         let directory = self.deps.directory.clone();
         let bytes_max = self.deps.component_bytes_max;
-        let look = tokio::task::spawn_blocking(move || look(&directory, bytes_max)).await.unwrap_or_default();
-        self.report(&look);
-        if !look.complete {
-            return look.files;
-        }
+        let complete = match tokio::task::spawn_blocking(move || look(&directory, bytes_max)).await {
+            Ok(look) => {
+                self.files.clone_from(&look.files);
+                self.report(&look);
+                let complete = look.complete;
+                if complete {
+                    self.bring_about(look).await;
+                }
+                complete
+            }
+            Err(error) => {
+                tracing::error!(%error, "the thread that looks at the consumer directory broke, trying again");
+                false
+            }
+        };
+        let again_at = if complete { self.refused.next() } else { Some(Instant::now() + RETRY_AFTER) };
+        Applied { files: self.files.clone(), complete, again_at }
+    }
+
+    /// Verifies everything first: what is refused is told even if there is no connection.
+    async fn bring_about(&mut self, look: Look) {
         let steps = self.plan(&look);
-        let mut wanted = look.wanted;
+        let Look { mut wanted, unusable, .. } = look;
+        let known: BTreeSet<String> = wanted.keys().chain(unusable.keys()).cloned().collect();
+        let mut loaded = Vec::new();
         for (name, step) in steps {
-            let outcome = match wanted.remove(&name) {
-                Some(wanted) => self.perform(&name, step, wanted).await,
-                None => self.stop(&name).await,
+            let Some(wanted) = wanted.remove(&name) else {
+                let stopped = self.stop(&name).await;
+                self.tell_failure(&name, stopped);
+                continue;
             };
-            if let Err(error) = outcome {
-                let text = format!("{error:#}");
-                let goes_on = self.running.get(&name).map(|running| running.form.version.short());
-                tracing::error!(consumer = name, error = text, goes_on_with = goes_on, "deployment refused");
-                self.deps.board.note(&name, |entry| entry.deployment = Some(text));
+            match self.load(wanted).await {
+                Ok(ready) => loaded.push((name, step, ready)),
+                Err(failure) => self.refuse(&name, &failure),
             }
         }
-        look.files
+        if loaded.iter().any(|(_, _, ready)| !ready.manifest.streams.is_empty()) {
+            // Without one they begin all the same, and the streams are made when it comes.
+            _ = tokio::time::timeout(CONNECT_GRACE, self.deps.connection.connected()).await;
+        }
+        for (name, step, ready) in loaded {
+            let performed = self.perform(&name, step, ready).await;
+            self.tell_failure(&name, performed);
+        }
+        let running = &self.running;
+        let is_known = |name: &str| known.contains(name) || running.contains_key(name);
+        self.refused.keep(is_known);
+        self.deps.board.keep(is_known);
+    }
+
+    fn refuse(&mut self, name: &str, failure: &LoadFailure) {
+        let LoadFailure { form, error, passing } = failure;
+        let text = format!("{error:#}");
+        if self.refused.note(name, *form, &text, *passing) {
+            let goes_on = self.running.get(name).map(|running| running.form.version.short());
+            tracing::error!(consumer = name, error = text, goes_on_with = goes_on, "deployment refused");
+        }
+        self.deps.board.note(name, |entry| entry.deployment = Some(text));
+    }
+
+    fn tell_failure(&self, name: &str, outcome: anyhow::Result<()>) {
+        if let Err(error) = outcome {
+            let text = format!("{error:#}");
+            tracing::error!(consumer = name, error = text, "deployment failed");
+            self.deps.board.note(name, |entry| entry.deployment = Some(text));
+        }
     }
 
     fn report(&self, look: &Look) {
@@ -132,38 +186,39 @@ impl Deployer {
         }
     }
 
-    fn plan(&self, look: &Look) -> Vec<(String, Step)> {
+    fn plan(&mut self, look: &Look) -> Vec<(String, Step)> {
         let running: BTreeMap<&str, Form> = self.running.iter().map(|(name, r)| (name.as_str(), r.form)).collect();
         let mut wanted: BTreeMap<&str, Form> = look.wanted.iter().map(|(name, w)| (name.as_str(), w.form)).collect();
+        for (name, _) in wanted.iter().filter(|(name, form)| running.get(*name) == Some(form)) {
+            // Whatever was refused in between is no longer asked for.
+            self.refused.forget(name);
+            self.deps.board.note(name, |entry| entry.deployment = None);
+        }
         for name in look.unusable.keys() {
             if let Some(form) = running.get(name.as_str()) {
                 wanted.insert(name, *form);
             }
         }
-        let was_refused = |name: &str| self.refused.get(name).is_some_and(|form| wanted.get(name) == Some(form));
-        let steps = plan(&running, &wanted).into_iter();
-        steps.filter(|(name, _)| !was_refused(name)).map(|(name, step)| (name.to_owned(), step)).collect()
+        let mut steps = plan(&running, &wanted);
+        steps.retain(|(name, _)| {
+            let Some(refusal) = wanted.get(name).and_then(|form| self.refused.holds(name, form)) else { return true };
+            self.deps.board.note(name, |entry| entry.deployment = Some(refusal.why.clone()));
+            false
+        });
+        steps.into_iter().map(|(name, step)| (name.to_owned(), step)).collect()
     }
 
-    async fn perform(&mut self, name: &str, step: Step, wanted: Wanted) -> anyhow::Result<()> {
-        let Wanted { manifest, form, bytes } = wanted;
-        let plugin = match self.load(&manifest, form.version, bytes).await {
-            Ok(plugin) => plugin,
-            Err(error) => {
-                self.refused.insert(name.to_owned(), form);
-                return Err(error);
-            }
-        };
-        self.refused.remove(name);
+    async fn perform(&mut self, name: &str, step: Step, loaded: Loaded) -> anyhow::Result<()> {
+        let version = loaded.form.version;
+        self.refused.forget(name);
         match step {
-            Step::Start => self.start(manifest, form, plugin).await?,
+            Step::Start => self.start(loaded).await?,
             Step::Restart | Step::Stop => {
                 self.stop(name).await?;
-                self.start(manifest, form, plugin).await?;
+                self.start(loaded).await?;
             }
-            Step::Swap | Step::Change => self.replace(name, manifest, form, plugin)?,
+            Step::Swap | Step::Change => self.replace(name, loaded)?,
         }
-        let version = form.version;
         tracing::info!(consumer = name, version = version.short(), step = ?step, "deployed");
         self.deps.board.note(name, |entry| {
             entry.version = Some(version);
@@ -173,30 +228,48 @@ impl Deployer {
     }
 
     /// Compiles and verifies, on a thread that nobody waits for but the deployer. The same version under the same terms is taken as it is.
-    async fn load(&self, manifest: &Manifest, version: Version, bytes: Vec<u8>) -> anyhow::Result<Plugin> {
-        let terms = load_terms(manifest);
+    async fn load(&self, wanted: Wanted) -> Result<Loaded, LoadFailure> {
+        let Wanted { manifest, form } = wanted;
+        let terms = load_terms(&manifest);
         if let Some(running) = self.running.get(&manifest.name)
-            && running.form.version == version
+            && running.form.version == form.version
             && load_terms(&running.manifest) == terms
         {
-            return Ok(running.plugin.clone());
+            return Ok(Loaded { plugin: running.plugin.clone(), manifest, form });
         }
         let sandbox = Arc::clone(&self.deps.sandbox);
-        let loading = tokio::task::spawn_blocking(move || sandbox.load(&bytes, &terms));
-        let loaded = loading.await.context("the thread that compiles components broke")?;
-        loaded.with_context(|| format!("component {}", manifest.component.display()))
+        let bytes_max = self.deps.component_bytes_max;
+        let loading = tokio::task::spawn_blocking(move || {
+            let bytes = read_component(&manifest.component, bytes_max).map_err(|error| LoadFailure {
+                form,
+                error,
+                passing: true,
+            })?;
+            // It may have changed since the look: what is read now is what serves.
+            let form = Form { version: Plugin::version_of(&bytes), ..form };
+            match sandbox.load(&bytes, &terms) {
+                Ok(plugin) => Ok(Loaded { manifest, form, plugin }),
+                Err(error) => {
+                    // A trial instance may also fail for want of time, on a machine that is busy.
+                    let passing = matches!(error, LoadError::Trial { .. });
+                    let error = anyhow!(error).context(format!("component {}", manifest.component.display()));
+                    Err(LoadFailure { form, error, passing })
+                }
+            }
+        });
+        loading.await.unwrap_or_else(|error| {
+            let error = anyhow!(error).context("the thread that compiles components broke");
+            Err(LoadFailure { form, error, passing: true })
+        })
     }
 
-    async fn start(&mut self, manifest: Manifest, form: Form, plugin: Plugin) -> anyhow::Result<()> {
+    async fn start(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        let Loaded { manifest, form, plugin } = loaded;
         let (answer, consumer) = oneshot::channel();
         self.tell(Note::Register(manifest.name.as_str().into(), answer))?;
         let consumer = consumer.await.context("the driver has ended")?;
-        if !self.deps.connection.connected().await {
-            bail!("the host is stopping");
-        }
-        for spec in &manifest.streams {
-            self.declare(&manifest.name, &declaration(spec)).await;
-        }
+        let Dependencies { connection, board, .. } = &self.deps;
+        let declaring = Declaring::begin(connection, board, &manifest.name, &manifest.streams).await;
         let rules = rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms);
         let deployed = Arc::new(Deployed::new(consumer, &manifest.name, rules));
         let intake = Intake::new(
@@ -225,32 +298,13 @@ impl Deployer {
         let attachment =
             Attachment { deployed: Arc::clone(&deployed), subscription: handle, policy: manifest.policy, start };
         self.tell(Note::Attach(Box::new(attachment)))?;
-        self.running.insert(manifest.name.clone(), Running { form, plugin, manifest, deployed, subscription });
+        let running = Running { form, plugin, manifest, deployed, subscription, declaring };
+        self.running.insert(running.manifest.name.clone(), running);
         Ok(())
     }
 
-    /// Creates a declared stream if it is missing. What fails is reported; the subscription waits for the stream in any case.
-    async fn declare(&self, consumer: &str, declared: &StreamDeclaration) {
-        let mut pause = STREAM_RETRY_FIRST;
-        for attempt in 1..=STREAM_TRIES {
-            match self.deps.connection.ensure_stream(declared).await {
-                Ok(Ensured::Created) => tracing::info!(consumer, stream = %declared.name, "stream created"),
-                Ok(Ensured::Present) => {}
-                Ok(Ensured::Differs(warning)) => tracing::warn!(consumer, "{warning}"),
-                Err(StreamError::Unavailable { .. }) if attempt < STREAM_TRIES => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::error!(consumer, stream = %declared.name, %error, "can't create a declared stream")
-                }
-            }
-            return;
-        }
-    }
-
-    fn replace(&mut self, name: &str, manifest: Manifest, form: Form, plugin: Plugin) -> anyhow::Result<()> {
+    fn replace(&mut self, name: &str, loaded: Loaded) -> anyhow::Result<()> {
+        let Loaded { manifest, form, plugin } = loaded;
         let Some(running) = self.running.get_mut(name) else { bail!("consumer {name} does not run") };
         running.deployed.replace(rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms));
         let change = pelton_core::Input::Change { consumer: running.deployed.consumer, policy: manifest.policy };
@@ -265,8 +319,9 @@ impl Deployer {
         let (done, stopped) = oneshot::channel();
         self.tell(Note::Detach(running.deployed.consumer, done))?;
         stopped.await.context("the driver has ended")?;
+        running.declaring.stop().await;
         running.subscription.stop().await;
-        self.refused.remove(name);
+        self.refused.forget(name);
         self.deps.board.forget(name);
         tracing::info!(consumer = name, "stopped; its state and its cursor stay");
         Ok(())
@@ -275,6 +330,7 @@ impl Deployer {
     /// Sends what acknowledgements are left. For the end of the host, after the driver has drained.
     pub async fn close(self) {
         for running in self.running.into_values() {
+            running.declaring.stop().await;
             running.subscription.stop().await;
         }
     }
@@ -282,73 +338,4 @@ impl Deployer {
     fn tell(&self, note: Note) -> anyhow::Result<()> {
         self.deps.notes.send(note).ok().context("the driver has ended")
     }
-}
-
-fn declaration(spec: &config::StreamSpec) -> StreamDeclaration {
-    use crate::nats::Retention;
-    StreamDeclaration {
-        name: spec.name.as_str().into(),
-        subjects: spec.subjects.iter().map(|subject| subject.as_str().into()).collect(),
-        retention: match spec.retention {
-            config::Retention::Limits => Retention::Limits,
-            config::Retention::WorkQueue => Retention::WorkQueue,
-            config::Retention::Interest => Retention::Interest,
-        },
-        max_age: Duration::from_secs(spec.max_age_hours.saturating_mul(3600)),
-        max_bytes: spec.max_bytes,
-        duplicate_window: Duration::from_millis(spec.duplicate_window_ms),
-        replicas: u32::try_from(spec.replicas).unwrap_or(1),
-    }
-}
-
-/// Reads all manifests and their components. Blocks on the disk.
-fn look(directory: &Path, component_bytes_max: usize) -> Look {
-    let (manifests, report) = config::load_directory(directory);
-    let mut look = Look { complete: !report.has(Code::DirectoryUnreadable), ..Look::default() };
-    // A file that is not there stands for its directory: that is what is watched.
-    look.files.insert(directory.join("*.toml"));
-    note_unusable(&mut look, &report);
-    for manifest in manifests {
-        look.files.insert(manifest.component.clone());
-        match read_component(&manifest.component, component_bytes_max) {
-            Ok(bytes) => {
-                let form = form(&manifest, Plugin::version_of(&bytes));
-                look.wanted.insert(manifest.name.clone(), Wanted { manifest, form, bytes });
-            }
-            Err(why) => {
-                let text = format!("{}: {why:#}", manifest.file.display());
-                look.problems.push(text.clone());
-                look.unusable.insert(manifest.name.clone(), text);
-            }
-        }
-    }
-    look
-}
-
-fn note_unusable(look: &mut Look, report: &Report) {
-    for problem in report.problems() {
-        let text = problem.to_string();
-        look.problems.push(text.clone());
-        if let Some(name) = problem.file.file_stem().and_then(|stem| stem.to_str()) {
-            let known = look.unusable.entry(name.to_owned()).or_default();
-            if !known.is_empty() {
-                known.push('\n');
-            }
-            known.push_str(&text);
-        }
-    }
-}
-
-fn read_component(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
-    let path = file.display();
-    let advice = "build it, or correct `component` in the manifest";
-    let metadata = std::fs::metadata(file).with_context(|| format!("component {path} can't be read: {advice}"))?;
-    if !metadata.is_file() {
-        bail!("component {path} is not a file: {advice}");
-    }
-    if metadata.len() > bytes_max as u64 {
-        let length = metadata.len();
-        bail!("component {path} has {length} bytes, more than limits.component_bytes_max = {bytes_max} of the host");
-    }
-    std::fs::read(file).with_context(|| format!("component {path} can't be read"))
 }

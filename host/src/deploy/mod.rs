@@ -1,8 +1,11 @@
 //! Deployment: what the consumer directory says becomes what runs. Start and reload are one path.
 
+mod declare;
 mod deployer;
 mod forms;
+mod look;
+mod refused;
 mod watch;
 
-pub use deployer::{Dependencies, Deployer};
-pub use watch::{WatchError, Watcher};
+pub use deployer::{Applied, Dependencies, Deployer, RETRY_AFTER};
+pub use watch::{WatchError, Watched, Watcher};
