@@ -210,7 +210,6 @@ fn cases() -> Vec<(Code, Report)> {
     let instead = |old: &str, new: &str| manifest_report(&MINIMAL.replace(old, new));
     let nowhere = PathBuf::from("no/such/file.toml");
     let streams = |rest: &str| stream("S", "[\"s.>\"]", rest);
-    let alone = |rest: &str| directory_report(&[("x.toml", &format!("{MINIMAL}{rest}"))]).1;
     let new_on_work_queue =
         MINIMAL.replace("[key]", "start = \"new\"\n[key]") + &streams("retention = \"work-queue\"\n");
     vec![
@@ -252,6 +251,16 @@ fn cases() -> Vec<(Code, Report)> {
         (Code::InvalidUrl, host_report("[nats]\nurl = \"nats://me:secret@host\"\n")),
         (Code::InvalidAddress, host_report("[admin]\naddress = \"7411\"\n")),
         (Code::InvalidPointer, instead("none = true", "json_pointer = \"/a~b\"")),
+    ]
+}
+
+/// The same for what lies between files, or outside them.
+fn cases_between_files() -> Vec<(Code, Report)> {
+    let behind = |rest: &str| manifest_report(&format!("{MINIMAL}{rest}"));
+    let instead = |old: &str, new: &str| manifest_report(&MINIMAL.replace(old, new));
+    let streams = |rest: &str| stream("S", "[\"s.>\"]", rest);
+    let alone = |rest: &str| directory_report(&[("x.toml", &format!("{MINIMAL}{rest}"))]).1;
+    vec![
         (Code::NamedFileUnreadable, host_report("[nats]\ncredentials_file = \"no-such.creds\"\n")),
         (Code::NamedFileUnreadable, parsed(MINIMAL).check_files()),
         (Code::InvalidConsumerName, directory_report(&[("-x.toml", MINIMAL)]).1),
@@ -287,7 +296,7 @@ fn parsed(text: &str) -> Manifest {
 #[test]
 fn each_code_has_a_case_and_a_way_out() {
     let mut seen = BTreeSet::new();
-    for (code, report) in cases() {
+    for (code, report) in cases().into_iter().chain(cases_between_files()) {
         let codes: Vec<_> = report.problems().iter().map(|problem| problem.code).collect();
         assert_eq!(codes, [code], "{report}");
         for problem in report.problems() {

@@ -1,0 +1,222 @@
+//! Builds a host: its threads, its connections, its tasks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use pelton_core::{Core, KnownConsumer, OutboxRow, Recovered, Settings};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::deploying::Deploying;
+use super::host::Host;
+use crate::admin::{Admin, AdminServer};
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::config::{Credentials, HostConfig, NatsServer};
+use crate::deploy::{Dependencies, Deployer, Watcher};
+use crate::driver::{Driver, Hands, Note};
+use crate::durability::{self, CheckpointSettings, Durability};
+use crate::executor::{self, Shared};
+use crate::faults;
+use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Publisher};
+use crate::relay::{self, Refusals};
+use crate::store::{self, Opened};
+use crate::wasm::{self, Sandbox};
+
+/// Runs for each executor thread that may be out: enough that none waits for the driver.
+const RUNS_PER_EXECUTOR: usize = 4;
+/// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
+const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// The host's own threads. They end one after the other once the driver has.
+pub(super) struct Threads {
+    /// How the driver ended.
+    pub(super) ended: oneshot::Receiver<anyhow::Result<()>>,
+    pub(super) shared: Arc<Shared>,
+    driver: JoinHandle<()>,
+    executors: Vec<JoinHandle<()>>,
+    durability: Durability,
+    heartbeat: Arc<AtomicU64>,
+}
+
+impl Threads {
+    fn start(
+        config: &HostConfig,
+        opened: Opened,
+        clock: Clock,
+        links: &Links,
+        channel: (Sender<Note>, Receiver<Note>),
+    ) -> anyhow::Result<Self> {
+        let Opened { reader, log, checkpointer, recovered } = opened;
+        let (notes, for_driver) = channel;
+        let count = match config.limits.executor_threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            count => count,
+        };
+        let sandbox = Arc::new(Sandbox::new(&wasm::Settings {
+            instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
+            memory_bytes_max: MEMORY_BYTES_MAX,
+            component_bytes_max: config.limits.component_bytes_max,
+        })?);
+        let seed = recovered.seed;
+        let draining = AtomicBool::new(false);
+        let shared = Arc::new(Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed });
+        let (to_executors, work) = unbounded();
+        let (to_committer, batches) = unbounded();
+        let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
+        let checkpoints = CheckpointSettings {
+            interval: Duration::from_millis(config.store.checkpoint_interval_ms),
+            overlay_bytes_max: config.store.overlay_bytes_max,
+        };
+        let durability = durability::start(log, checkpointer, &reader, checkpoints, clock, batches, &notes)
+            .context("starting the committer and the checkpointer")?;
+        let heartbeat = Arc::new(AtomicU64::new(0));
+        let hands = Hands {
+            executors: to_executors,
+            committer: to_committer,
+            publisher: links.publisher.handle(),
+            reader,
+            heartbeat: Arc::clone(&heartbeat),
+        };
+        let settings = Settings {
+            runs_max: count * RUNS_PER_EXECUTOR,
+            relay_in_flight_max: config.limits.relay_in_flight_max,
+            jitter_seed: seed,
+            breaks: faults::breaks()?,
+            ..Settings::default()
+        };
+        let driver = Driver::new(Core::new(settings, known(recovered)), clock, for_driver, hands);
+        let (end, ended) = oneshot::channel();
+        let driver = std::thread::Builder::new()
+            .name("driver".into())
+            .spawn(move || driver.run(end))
+            .context("starting the driver thread")?;
+        Ok(Self { ended, shared, driver, executors, durability, heartbeat })
+    }
+
+    /// Waits for all of them, after the driver has ended.
+    pub(super) fn join(self) {
+        // A thread that panicked has told the driver, or was it.
+        _ = self.driver.join();
+        for executor in self.executors {
+            _ = executor.join();
+        }
+        self.durability.join();
+    }
+}
+
+/// The ways to NATS and back.
+pub(super) struct Links {
+    pub(super) consuming: Arc<Connection>,
+    pub(super) publishing: Connection,
+    pub(super) publisher: Publisher,
+    refusals: Arc<Refusals>,
+}
+
+impl Links {
+    fn open(
+        config: &HostConfig,
+        server: Option<&EmbeddedServer>,
+        notes: &Sender<Note>,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let connect = connect_settings(config, server)?;
+        let consuming = Arc::new(Connection::open(connect.clone(), "consume", cancel));
+        let publishing = Connection::open(connect, "publish", cancel);
+        let refusals = Arc::new(Refusals::default());
+        let publisher = Publisher::start(&publishing, relay::sink(Arc::clone(&refusals), notes.clone()));
+        Ok(Self { consuming, publishing, publisher, refusals })
+    }
+}
+
+impl Host {
+    /// Starts everything. The consumers follow, as the deployment task finds them.
+    pub(super) async fn start(
+        config: &HostConfig,
+        opened: Opened,
+        server: Option<&EmbeddedServer>,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let (notes, for_driver) = unbounded();
+        let links = Links::open(config, server, &notes, cancel)?;
+        let reader = Arc::clone(&opened.reader);
+        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver))?;
+        let board = Arc::new(Board::default());
+        let deployed = Arc::new(AtomicBool::new(false));
+        let admin = Admin {
+            notes: notes.clone(),
+            board: Arc::clone(&board),
+            reader: Arc::clone(&reader),
+            clock,
+            heartbeat: Arc::clone(&threads.heartbeat),
+            connections: [links.consuming.status(), links.publishing.status()],
+            deployed: Arc::clone(&deployed),
+            refusals: Arc::clone(&links.refusals),
+        };
+        let admin = match config.admin {
+            Some(address) => {
+                Some(AdminServer::start(Arc::new(admin), address, &config.store.path, cancel.child_token()).await?)
+            }
+            None => None,
+        };
+        let deployer = Deployer::new(Dependencies {
+            directory: config.consumers.clone(),
+            component_bytes_max: config.limits.component_bytes_max,
+            mark_ttl_ms: mark_ttl_ms(config),
+            sandbox: Arc::clone(&threads.shared.sandbox),
+            connection: Arc::clone(&links.consuming),
+            reader,
+            board,
+            notes: notes.clone(),
+        });
+        let (watcher, changes) = Watcher::new()?;
+        let no_more_deployments = cancel.child_token();
+        let deploying = Deploying { deployer, watcher, changes, deployed, stop: no_more_deployments.clone() };
+        let deploying = tokio::spawn(deploying.run());
+        Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, cancel: cancel.clone() })
+    }
+}
+
+/// What the store found, in the core's words.
+fn known(recovered: store::Recovered) -> Recovered {
+    let consumer = |store::RecoveredConsumer { id, name, stream, cursor }| KnownConsumer { id, name, stream, cursor };
+    let row = |store::OutboxRow { row, consumer, event }| OutboxRow { row, consumer, event: Arc::new(event) };
+    Recovered {
+        consumers: recovered.consumers.into_iter().map(consumer).collect(),
+        outbox: recovered.outbox.into_iter().map(row).collect(),
+        next_row: recovered.next_row.0,
+    }
+}
+
+/// How long ids of processed messages are kept, in milliseconds.
+pub(super) fn mark_ttl_ms(config: &HostConfig) -> u64 {
+    config.store.processed_ids_hours.saturating_mul(3_600_000)
+}
+
+fn connect_settings(config: &HostConfig, server: Option<&EmbeddedServer>) -> anyhow::Result<ConnectSettings> {
+    use crate::nats::Credentials as Values;
+    let read = |file: &PathBuf| {
+        std::fs::read_to_string(file).with_context(|| format!("reading the nats credentials in {}", file.display()))
+    };
+    let credentials = match &config.nats.credentials {
+        Credentials::None => Values::None,
+        Credentials::CredsFile(file) => Values::CredentialsFile(read(file)?),
+        Credentials::NkeySeedFile(file) => Values::NkeySeed(read(file)?.trim().to_owned()),
+        Credentials::TokenFile(file) => Values::Token(read(file)?.trim().to_owned()),
+        Credentials::UserPassword { user, password_file } => {
+            Values::UserPassword { user: user.clone(), password: read(password_file)?.trim_end().to_owned() }
+        }
+    };
+    let urls = match (&config.nats.server, server) {
+        (_, Some(server)) => vec![server.url()],
+        (NatsServer::External { urls }, None) => urls.clone(),
+        (NatsServer::Embedded { .. }, None) => Vec::new(),
+    };
+    Ok(ConnectSettings { urls, credentials, name: "pelton".into() })
+}
