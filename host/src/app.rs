@@ -60,13 +60,42 @@ pub async fn run(config: HostConfig) -> anyhow::Result<End> {
     let cancel = CancellationToken::new();
     // However this function is left, everything that listens to the token ends.
     let _cancelled_at_the_end = cancel.clone().drop_guard();
-    let opened = open_store(&config).await?;
-    let server = start_server(&config).await?;
-    let end = Host::start(&config, opened, server.as_ref(), &cancel).await?.run(&config, &mut signals).await;
+    let opened = interruptible(&mut signals, open_store(&config)).await?;
+    let Some(opened) = opened else { return Ok(End::Drained) };
+    let Some(server) = interruptible(&mut signals, start_server(&config)).await? else { return Ok(End::Drained) };
+    let end = serve(&config, opened, server.as_ref(), &cancel, &mut signals).await;
+    // Also after an error: nobody else would end the child.
     if let Some(server) = server {
-        server.stop().await;
+        interruptible(&mut signals, async { Ok(server.stop().await) }).await?;
     }
     end
+}
+
+async fn serve(
+    config: &HostConfig,
+    opened: Opened,
+    server: Option<&EmbeddedServer>,
+    cancel: &CancellationToken,
+    signals: &mut Signals,
+) -> anyhow::Result<End> {
+    match interruptible(signals, Host::start(config, opened, server, cancel)).await? {
+        Some(host) => host.run(config, signals).await,
+        None => Ok(End::Drained),
+    }
+}
+
+/// A step of the start or of the end that a signal cuts short; none: one did.
+async fn interruptible<T>(
+    signals: &mut Signals,
+    step: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        done = step => done.map(Some),
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping at once: there is nothing under way that a restart would not find");
+            Ok(None)
+        }
+    }
 }
 
 async fn open_store(config: &HostConfig) -> anyhow::Result<Opened> {
@@ -284,8 +313,8 @@ impl Host {
                 return Ok(End::AtOnce);
             }
         }
-        self.close().await;
-        Ok(End::Drained)
+        let closed = interruptible(signals, async { Ok(self.close().await) }).await?;
+        Ok(if closed.is_some() { End::Drained } else { End::AtOnce })
     }
 
     async fn close(self) {

@@ -75,7 +75,15 @@ impl Deployed {
         parts.0 = rules;
     }
 
-    /// The consumer stands on this stream; the ids of its events are bound to it.
+    /// The consumer stands on its first stream since it was started. Where there is one already, it stays: attempts on messages of that one may
+    /// still be under way, and the core says when they are not.
+    pub fn bind_first(&self, stream: &StreamIdentity) {
+        if self.parts.lock().1.is_none() {
+            self.bind(stream);
+        }
+    }
+
+    /// The consumer reads this stream, and nothing of another one is under way; the ids of its events are bound to it.
     pub fn bind(&self, stream: &StreamIdentity) {
         let mut parts = self.parts.lock();
         if parts.1.as_ref() != Some(stream) {

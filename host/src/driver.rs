@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pelton_core::batch::Batch;
+use pelton_core::effects::Event;
 use pelton_core::ids::{ConsumerId, RowId};
 use pelton_core::policy::Policy;
 use pelton_core::{Action, Core, HaltReason, Input, Start, Status};
@@ -93,7 +94,9 @@ pub struct Driver {
     consumers: BTreeMap<ConsumerId, Attached>,
     halted: BTreeMap<ConsumerId, String>,
     /// What is published under another session than the connection's is refused: that keeps the order over a reconnect.
-    publish_session: u64,
+    publish_session: Option<u64>,
+    /// What is to leave once there is the first connection; the relay's window bounds it.
+    unpublished: Vec<(RowId, Arc<Event>)>,
 }
 
 /// Notes taken in before the core's actions are performed.
@@ -110,7 +113,16 @@ impl Driver {
     /// A driver for this core.
     #[must_use]
     pub fn new(core: Core, clock: Clock, notes: Receiver<Note>, hands: Hands) -> Self {
-        Self { core, clock, notes, hands, consumers: BTreeMap::new(), halted: BTreeMap::new(), publish_session: 0 }
+        Self {
+            core,
+            clock,
+            notes,
+            hands,
+            consumers: BTreeMap::new(),
+            halted: BTreeMap::new(),
+            publish_session: None,
+            unpublished: Vec::new(),
+        }
     }
 
     /// Runs until the core has drained, or something broke.
@@ -157,7 +169,7 @@ impl Driver {
             Note::Status(answer) => {
                 _ = answer.send(Snapshot { status: self.core.status(), halted: self.halted.clone() });
             }
-            Note::PublishUnder(session) => self.publish_session = session,
+            Note::PublishUnder(session) => self.publish_under(session),
             Note::Fatal(error) => return Err(error),
         }
         Ok(())
@@ -204,17 +216,18 @@ impl Driver {
             Action::Execute(run) => {
                 if let Some(attached) = self.consumers.get(&run.consumer) {
                     let assignment = Assignment { run, deployed: Arc::clone(&attached.deployed) };
-                    // The executors end only after the driver, or with a fatal note that is on its way.
+                    // The executors end only after the driver, or with a fatal note that is on its way (a panic sends one, too).
                     _ = self.hands.executors.send(assignment);
                 }
             }
             // The committer ends only after the driver, or with a fatal note that is on its way.
             Action::Commit(batch) => _ = self.hands.committer.send(batch),
-            Action::Publish { row, event } => self.publish(row, &event),
+            Action::Publish { row, event } => self.publish(row, event),
             Action::Stopped { consumer } => self.stopped(consumer),
             Action::Halted { consumer, reason } => self.halt(consumer, &reason),
             Action::Bound { consumer, stream, replaced, after } => {
                 let name = self.name(consumer);
+                self.with(consumer, |attached| attached.deployed.bind(&stream));
                 if let Some(replaced) = replaced {
                     tracing::warn!(%name, stream = %stream.name, was = %replaced.name, after,
                         "the consumer's stream was replaced by another, beginning anew");
@@ -232,9 +245,20 @@ impl Driver {
         Turn::GoOn
     }
 
-    fn publish(&self, row: RowId, event: &Arc<pelton_core::effects::Event>) {
+    fn publish_under(&mut self, session: u64) {
+        self.publish_session = Some(session);
+        for (row, event) in std::mem::take(&mut self.unpublished) {
+            self.publish(row, event);
+        }
+    }
+
+    fn publish(&mut self, row: RowId, event: Arc<Event>) {
+        let Some(session) = self.publish_session else {
+            self.unpublished.push((row, event));
+            return;
+        };
         faults::point("before-publish");
-        self.hands.publisher.publish(self.publish_session, row, event);
+        self.hands.publisher.publish(session, row, &event);
         faults::point("after-publish");
     }
 
@@ -249,7 +273,7 @@ impl Driver {
         let HaltReason::StreamWentBackwards { stream, last_sequence, floor } = reason;
         let text = format!(
             "stream {stream} went backwards: its last sequence is {last_sequence}, but everything up to {floor} was settled; \
-             restore the stream, or delete and create it anew to read it from the beginning"
+             restore the stream, or delete it and create it anew to read it from the beginning, then restart the host"
         );
         tracing::error!(consumer = %self.name(consumer), reason = text, "consumer halted");
         self.halted.insert(consumer, text);

@@ -13,6 +13,7 @@ use pelton_core::batch::Batch;
 use crate::clock::Clock;
 use crate::driver::Note;
 use crate::faults;
+use crate::guard::PanicGuard;
 use crate::store::{Checkpointer, Log, Reader};
 
 /// When the view is brought up to date.
@@ -33,7 +34,7 @@ pub struct Durability {
 impl Durability {
     /// Waits for both threads; they end when the sending side of the batches is dropped. The last thing done is a checkpoint.
     pub fn join(self) {
-        // A panicking thread has reported itself through the panic hook; there is nothing to add.
+        // A thread that panicked has told the driver.
         _ = self.committer.join();
         _ = self.checkpointer.join();
     }
@@ -73,6 +74,7 @@ fn commit_all(
     notes: &Sender<Note>,
     wake: &Sender<()>,
 ) {
+    let _guard = PanicGuard::new("committer", notes.clone());
     for batch in batches {
         faults::point("before-commit");
         if let Err(error) = log.append(&batch) {
@@ -83,6 +85,9 @@ fn commit_all(
             return;
         }
         faults::point("after-commit");
+        if !batch.published.is_empty() {
+            faults::point("after-row-removal");
+        }
         let bytes = reader.overlay_bytes();
         if bytes >= settings.overlay_bytes_max {
             _ = notes.send(Note::Core(Input::OverlayFull(true)));
@@ -105,10 +110,17 @@ fn checkpoint_all(
     woken: &Receiver<()>,
     notes: &Sender<Note>,
 ) {
+    let _guard = PanicGuard::new("checkpointer", notes.clone());
     loop {
         let last = matches!(woken.recv_timeout(settings.interval), Err(RecvTimeoutError::Disconnected));
         if let Err(error) = checkpointer.run(clock.now()) {
-            _ = notes.send(Note::Fatal(anyhow::Error::new(error).context("folding the commit log into the view")));
+            let error = anyhow::Error::new(error).context("folding the commit log into the view");
+            if let Err(unheard) = notes.send(Note::Fatal(error))
+                && let Note::Fatal(error) = unheard.0
+            {
+                // The driver ends before the last checkpoint. The log has everything; the next start folds it, or says the same.
+                tracing::error!(error = format!("{error:#}"), "the last checkpoint failed");
+            }
             return;
         }
         if reader.overlay_bytes() < settings.overlay_bytes_max {

@@ -14,6 +14,7 @@ use pelton_core::{Input, Job, JobResult, Run};
 use crate::clock::Clock;
 use crate::deployed::{Deployed, Serving};
 use crate::driver::Note;
+use crate::guard::PanicGuard;
 use crate::store::Reader;
 use crate::wasm::{EXECUTOR_STACK_BYTES, Sandbox};
 
@@ -60,6 +61,7 @@ pub fn start(
 }
 
 fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note>) {
+    let _guard = PanicGuard::new("executor", notes.clone());
     for Assignment { run, deployed } in work {
         let Run { consumer, lane, jobs } = run;
         let mut results = Vec::with_capacity(jobs.len());

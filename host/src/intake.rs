@@ -53,7 +53,7 @@ impl Intake {
             Incoming::Positioned { consumer, generation, stream: facts } => {
                 let stream = facts.identity;
                 self.board.note(&self.deployed.name, |entry| entry.subscription = None);
-                self.deployed.bind(&stream);
+                self.deployed.bind_first(&stream);
                 let ingest = Ingest::new(&self.manifest, &stream.name);
                 *self.reading.lock() = Some(Reading { stream: stream.clone(), ingest });
                 self.tell(Input::Positioned { consumer, generation, stream, last_sequence: facts.last_seq });

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod durability;
 pub mod executor;
 pub mod faults;
+pub mod guard;
 pub mod ingest;
 pub mod intake;
 pub mod nats;

@@ -1,5 +1,6 @@
 //! The relay's report: what JetStream answered to published events, as inputs of the core. Which event leaves when is the core's decision.
 
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,34 +9,43 @@ use parking_lot::Mutex;
 use pelton_core::Input;
 
 use crate::driver::Note;
-use crate::nats::{PublishReport, PublishResult, PublishSink};
+use crate::nats::{PublishError, PublishReport, PublishResult, PublishSink};
 
-/// The same refusal is logged again after this long.
+/// A refusal of the same kind is logged again after this long.
 const REPEAT: Duration = Duration::from_secs(30);
 
+struct Refusal {
+    error: PublishError,
+    logged: Instant,
+}
+
 /// The last refused publish, for the log and for `status`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Refusals {
-    last: Mutex<Option<(String, Instant)>>,
+    last: Mutex<Option<Refusal>>,
 }
 
 impl Refusals {
     /// Why the last publish was refused; none: none was.
     #[must_use]
     pub fn last(&self) -> Option<String> {
-        self.last.lock().as_ref().map(|(text, _)| text.clone())
+        self.last.lock().as_ref().map(|refusal| refusal.error.to_string())
     }
 
-    fn note(&self, text: String) {
+    fn note(&self, error: PublishError) {
         let mut last = self.last.lock();
-        let known = last.as_ref().is_some_and(|(known, at)| *known == text && at.elapsed() < REPEAT);
-        if !known {
-            tracing::warn!(
-                error = text,
-                "an event was not taken by jetstream, it stays in the outbox and is tried again"
-            );
-            *last = Some((text, Instant::now()));
-        }
+        // By kind: a broker that refuses everything refuses it subject by subject.
+        let known = last
+            .as_ref()
+            .filter(|last| discriminant(&last.error) == discriminant(&error) && last.logged.elapsed() < REPEAT);
+        let logged = known.map_or_else(
+            || {
+                tracing::warn!(%error, "an event was not taken by jetstream, it stays in the outbox and is tried again");
+                Instant::now()
+            },
+            |known| known.logged,
+        );
+        *last = Some(Refusal { error, logged });
     }
 }
 
@@ -50,7 +60,7 @@ fn answered(results: Vec<PublishResult>, refusals: &Refusals, notes: &Sender<Not
         match result {
             PublishResult::Acked(row) => acknowledged.push(row),
             PublishResult::Refused { row, error } => {
-                refusals.note(error.to_string());
+                refusals.note(error);
                 tell(Input::Refused(row));
             }
         }

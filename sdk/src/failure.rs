@@ -2,7 +2,7 @@
 //!
 //! Owns the rule for `?`: any error becomes [`Failure::reject`] with the whole chain of its causes as the reason. An attempt is a
 //! function of the message and of the state before it, so an error that was not expected would come again at the next attempt;
-//! a dead letter shows it to the operator at once, and can be replayed when the plug-in is mended. Whoever knows better says so:
+//! a dead letter shows it to the operator at once. Whoever knows better says so:
 //! `.map_err(Failure::retry)?`.
 
 use std::error::Error;

@@ -54,7 +54,7 @@
 //!
 //! # Failing
 //! - `?` on any error is [`Failure::reject`], with the error's causes: an attempt is a function of message and state, so what failed unexpectedly would
-//!   fail again. The message becomes a dead letter, which an operator can replay.
+//!   fail again. The message becomes a dead letter, which the host keeps.
 //! - `.map_err(Failure::retry)?`, or `return Err(Failure::retry("…"))`: again, later; it counts as an attempt.
 //! - [`Failure::park`]: not its turn yet.
 //! - A panic is a trap: it is retried, and after the last attempt a dead letter. So are running out of time and passing a limit.

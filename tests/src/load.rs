@@ -19,7 +19,7 @@ use crate::client::{Client, Outgoing};
 use crate::random::{Random, Zipf};
 
 /// How long an ack is waited for before the message is published again.
-const ACK_LIMIT: Duration = Duration::from_secs(1);
+const ACK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Messages that may be repeated later.
 const REMEMBERED_MAX: usize = 20_000;
@@ -160,7 +160,7 @@ impl Publisher {
             acks.push(self.client.send(&self.outgoing(message)).await);
         }
         let count = acks.len();
-        // One deadline for all: when the server is gone, none of them comes.
+        // One deadline for the window: a killed server leaves every ack of it open.
         let deadline = Instant::now() + ACK_LIMIT;
         let mut acks = acks.into_iter();
         let mut failed = HashSet::new();

@@ -74,7 +74,8 @@ impl Default for EffectLimits {
             write_bytes_max: 4 << 20,
             reads_max: 10_000,
             events_max: 100,
-            event_bytes_max: 1 << 20,
+            // With its headers it has to fit the broker's max_payload, 1 MiB by default, or it could never leave.
+            event_bytes_max: 960 << 10,
             event_header_bytes_max: 16 << 10,
         }
     }

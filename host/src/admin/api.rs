@@ -84,7 +84,7 @@ pub struct OutboxView {
     pub queued: usize,
     /// Events of keys whose last publish was refused.
     pub waiting: usize,
-    /// Why the last publish was refused, if any was since the host was started.
+    /// Why the last publish was refused, while any event waits because of it.
     pub last_refusal: Option<String>,
 }
 

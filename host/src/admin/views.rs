@@ -15,7 +15,8 @@ pub(super) fn outbox(status: &Status, last_refusal: Option<String>) -> OutboxVie
         in_flight: status.relay_in_flight,
         queued: status.relay_queued,
         waiting: status.relay_waiting,
-        last_refusal,
+        // One that was made good since is no news.
+        last_refusal: last_refusal.filter(|_| status.relay_waiting > 0),
     }
 }
 

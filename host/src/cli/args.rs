@@ -35,7 +35,7 @@ pub(super) enum Command {
         /// Show this one whole: its sequence in the consumer's stream.
         #[arg(requires = "consumer")]
         sequence: Option<u64>,
-        /// At most so many, the newest first.
+        /// At most so many, by consumer and sequence.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
         /// JSON instead of a table.

@@ -79,8 +79,10 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
         Err(report) => (None, report),
     };
     let mut consumers = 0;
-    if let Some(config) = &config {
-        let (manifests, problems) = load_directory(&config.consumers);
+    // A configuration with mistakes may not say where the manifests are; if they are in the usual place, theirs are reported, too.
+    let usual = file.with_file_name("consumers");
+    if let Some(directory) = config.map(|config| config.consumers).or_else(|| usual.is_dir().then_some(usual)) {
+        let (manifests, problems) = load_directory(&directory);
         report.merge(problems);
         consumers = manifests.len();
         for manifest in &manifests {

@@ -12,17 +12,22 @@ const BYTES_MAX: usize = 8 << 20;
 /// Acknowledged rows that are worth a commit of their own.
 const PUBLISHED_WORTH_A_COMMIT: usize = 16_384;
 
+/// Effects that may wait for the commit, in bytes: at them no further run begins (those that are out may pass it).
+const OPEN_BYTES_MAX: usize = 64 << 20;
+
 /// What waits for the next commit.
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
     pub(crate) bindings: Vec<Binding>,
     settlements: VecDeque<(Settlement, usize)>,
+    bytes: usize,
     pub(crate) published: Vec<RowId>,
 }
 
 impl OpenBatch {
     /// Appends an outcome whose effects take `bytes`.
     pub(crate) fn push(&mut self, settlement: Settlement, bytes: usize) {
+        self.bytes += bytes;
         self.settlements.push_back((settlement, bytes));
     }
 
@@ -32,6 +37,11 @@ impl OpenBatch {
             || !self.settlements.is_empty()
             || self.published.len() >= PUBLISHED_WORTH_A_COMMIT
             || (flush && !self.published.is_empty())
+    }
+
+    /// Whether so much waits that nothing more should be begun: the disk does not keep up.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= OPEN_BYTES_MAX
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -49,6 +59,7 @@ impl OpenBatch {
                 break;
             }
         }
+        self.bytes -= bytes;
         self.settlements.drain(..count).map(|(settlement, _)| settlement).collect()
     }
 }

@@ -100,7 +100,7 @@ pub struct Core {
     /// When acknowledged rows get a commit of their own if none goes out before.
     flush_at_tick_ms: Option<u64>,
     flush_due: bool,
-    overlay_full: bool,
+    pub(super) overlay_full: bool,
     pub(super) draining: bool,
     drained: bool,
     pub(super) actions: VecDeque<Action>,

@@ -46,7 +46,8 @@ impl Core {
 
     /// Hands runs to the executors while there are lanes that are ready and places that are free. Consumers take turns.
     pub(super) fn dispatch(&mut self) {
-        if self.draining {
+        // What runs leaves effects in memory until they are committed and folded: where that does not keep up, nothing more is begun.
+        if self.draining || self.overlay_full || self.open.is_full() {
             return;
         }
         let mut passed_over = 0;
