@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use async_nats::jetstream::context::PublishAckFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,7 +19,7 @@ use crate::client::{Client, Outgoing};
 use crate::random::{Random, Zipf};
 
 /// How long an ack is waited for before the message is published again.
-const ACK_LIMIT: Duration = Duration::from_secs(1);
+const ACK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Messages that may be repeated later.
 const REMEMBERED_MAX: usize = 20_000;
@@ -131,8 +131,8 @@ impl Publisher {
             let order = *orders.borrow_and_update();
             let began = Instant::now();
             let sent = match order {
-                Order::Run { burst } => self.window(burst).await?,
-                _ if !self.unsure.is_empty() => self.window(0).await?,
+                Order::Run { burst } => self.window(burst).await,
+                _ if !self.unsure.is_empty() => self.window(0).await,
                 Order::End => return Ok(()),
                 Order::Pause => {
                     idle.send_replace(true);
@@ -149,7 +149,7 @@ impl Publisher {
     }
 
     /// Publishes one window and waits for its acks; says how many messages it was.
-    async fn window(&mut self, burst: usize) -> Result<usize> {
+    async fn window(&mut self, burst: usize) -> usize {
         let mut batch = std::mem::take(&mut self.unsure);
         let mut repeated = Vec::new();
         if burst > 0 {
@@ -160,28 +160,35 @@ impl Publisher {
             acks.push(self.client.send(&self.outgoing(message)).await);
         }
         let count = acks.len();
-        // One deadline for all: when the server is gone, none of them comes.
+        // One deadline for the window: a killed server leaves every ack of it open.
         let deadline = Instant::now() + ACK_LIMIT;
         let mut acks = acks.into_iter();
-        let mut failed = HashSet::new();
+        let mut sent = Vec::with_capacity(batch.len());
         for (message, ack) in batch.into_iter().zip(&mut acks) {
-            if is_stored(ack, deadline).await {
-                ensure!(
-                    !failed.contains(&message.key),
-                    "the server stored a message of key {} and not the one before it",
-                    message.key
-                );
-                self.note(message);
-            } else {
-                failed.insert(message.key.clone());
-                self.unsure.push(message);
-            }
+            sent.push((message, is_stored(ack, deadline).await));
         }
         for ack in acks {
             // Nobody relies on a repetition: one that was not stored is no loss.
             is_stored(ack, deadline).await;
         }
-        Ok(count)
+        self.conclude(sent);
+        count
+    }
+
+    /// Notes what was stored and keeps the rest. A key has several messages in flight only while one connection keeps their order: what
+    /// went before a stored message of the key is stored as well, however late its ack is.
+    fn conclude(&mut self, sent: Vec<(Published, bool)>) {
+        let mut last_stored: HashMap<String, u64> = HashMap::new();
+        for (message, _) in sent.iter().filter(|(_, stored)| *stored) {
+            last_stored.insert(message.key.clone(), message.n);
+        }
+        for (message, _) in sent {
+            if last_stored.get(&message.key).is_some_and(|last| message.n <= *last) {
+                self.note(message);
+            } else {
+                self.unsure.push(message);
+            }
+        }
     }
 
     fn draw(&mut self, burst: usize, batch: &mut Vec<Published>, repeated: &mut Vec<Published>) {
