@@ -65,8 +65,10 @@ impl Watcher {
         let debouncer = new_debouncer(SETTLE, None, move |result: DebounceEventResult| {
             let mut noticed = noticed.lock();
             // An error of the watcher may hide a change: look, too.
-            let changed = result
-                .map_or(true, |events| events.iter().fold(false, |changed, event| noticed.matters(event) || changed));
+            let changed = result.map_or(true, |events| {
+                events.iter().for_each(|event| noticed.note_gone(event));
+                events.iter().any(|event| noticed.matters(event))
+            });
             if changed {
                 // Full means that a look is due already.
                 _ = sender.try_send(());
@@ -122,11 +124,15 @@ impl Watcher {
 }
 
 impl Shared {
-    /// Whether an event may change what runs. The host's own files, and what compilers write beside a component, don't.
-    fn matters(&mut self, event: &Event) -> bool {
+    fn note_gone(&mut self, event: &Event) {
         if matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))) {
-            self.gone.extend(event.paths.iter().cloned());
+            // Every watched directory is above a file, so nothing else can end a watch.
+            self.gone.extend(event.paths.iter().filter(|path| self.leads_to_one(path)).cloned().collect::<Vec<_>>());
         }
+    }
+
+    /// Whether an event may change what runs. The host's own files, and what compilers write beside a component, don't.
+    fn matters(&self, event: &Event) -> bool {
         // Events without a path say that others were lost.
         !matches!(event.kind, EventKind::Access(_))
             && (event.paths.is_empty() || event.need_rescan() || event.paths.iter().any(|path| self.leads_to_one(path)))
@@ -193,8 +199,8 @@ mod tests {
 
     #[test]
     fn only_what_leads_to_a_file_matters() {
-        let mut shared = Shared { files: BTreeSet::from(["/a/b/plugin.wasm".into()]), ..Shared::default() };
-        let mut matters =
+        let shared = Shared { files: BTreeSet::from(["/a/b/plugin.wasm".into()]), ..Shared::default() };
+        let matters =
             |path: &str| shared.matters(&Event::new(EventKind::Modify(ModifyKind::Any)).add_path(path.into()));
         for good in ["/a/b/plugin.wasm", "/a/b", "/a", "/a/c/some.toml"] {
             assert!(matters(good), "{good}");
