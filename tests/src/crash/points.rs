@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::tools::HostBuild;
 
 /// How soon a loaded host must pass a point.
-const POINT_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const POINT_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long nothing may come before what is missing counts as missing.
 const PATIENCE: Duration = Duration::from_secs(20);

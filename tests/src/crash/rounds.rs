@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::points::POINT_LIMIT;
 use super::setup::{BURST, Crashable};
-use super::{CrashOptions, CrashReport};
+use super::{CrashOptions, CrashReport, POINTS};
 use crate::checker::Verdict;
 use crate::progress::Progress;
 use crate::random::Random;
@@ -13,6 +14,9 @@ use crate::tools::HostBuild;
 
 /// Every so many rounds the server is killed as well.
 const SERVER_EVERY: u64 = 5;
+
+/// Messages gather for this long before a round in which the server dies first.
+const GATHER: Duration = Duration::from_millis(500);
 
 /// Every so many rounds everything is drained and checked; with a break it is every round.
 const CHECK_EVERY: u64 = 5;
@@ -37,7 +41,7 @@ pub async fn rounds(options: &CrashOptions) -> Result<CrashReport> {
     let progress = Progress::new("rounds of killing the host", options.rounds);
     let mut report = CrashReport { seed: options.seed, ..CrashReport::default() };
     for round in 1..=options.rounds {
-        let outcome = one_round(&mut run, round, &mut random).await;
+        let outcome = one_round(&mut run, round, options.broken.as_deref(), &mut random).await;
         outcome.with_context(|| format!("in round {round}; the host's log:\n{}", run.host.log_tail()))?;
         report.rounds = round;
         progress.at(round);
@@ -58,24 +62,83 @@ pub async fn rounds(options: &CrashOptions) -> Result<CrashReport> {
     Ok(report)
 }
 
-async fn one_round(run: &mut Crashable, round: u64, random: &mut Random) -> Result<()> {
-    let with_server = round.is_multiple_of(SERVER_EVERY);
-    if with_server {
-        run.pause().await?;
-        run.resume(1);
+/// How the host dies in a round.
+enum Death {
+    /// By SIGKILL, alone.
+    Alone,
+    /// By itself, at a named point: only a host with fault injection can.
+    AtPoint(String),
+    /// By SIGKILL, after the server was killed and came back.
+    AfterServer,
+    /// By SIGKILL, while the server is dead: what it published last has reached nobody.
+    BeforeServer,
+}
+
+impl Death {
+    fn choose(round: u64, broken: bool, random: &mut Random) -> Self {
+        if round.is_multiple_of(SERVER_EVERY) {
+            return if random.chance(0.5) { Self::AfterServer } else { Self::BeforeServer };
+        }
+        if broken && random.chance(0.5) {
+            let place = random.between(0, POINTS.len() as u64 - 1);
+            let point = POINTS.get(usize::try_from(place).unwrap_or(0)).copied().unwrap_or("before-commit");
+            return Self::AtPoint(format!("{point}:{}", random.between(1, 40)));
+        }
+        Self::Alone
     }
-    run.host.spawn()?;
+}
+
+async fn one_round(run: &mut Crashable, round: u64, broken: Option<&str>, random: &mut Random) -> Result<()> {
+    let death = Death::choose(round, broken.is_some(), random);
     let lives = random.between(50, 2_000);
-    let server_lives = random.between(0, lives);
-    if with_server {
-        tokio::time::sleep(Duration::from_millis(server_lives)).await;
-        run.nats.kill()?;
-        tokio::time::sleep(Duration::from_millis(random.between(0, 300))).await;
-        run.nats.start_again().await?;
-        tokio::time::sleep(Duration::from_millis(lives - server_lives)).await;
-    } else {
-        tokio::time::sleep(Duration::from_millis(lives)).await;
+    match death {
+        Death::Alone => {
+            run.host.spawn()?;
+            tokio::time::sleep(Duration::from_millis(lives)).await;
+        }
+        Death::AtPoint(place) => {
+            let breaks = broken.map(|name| ("PELTON_BREAK", name));
+            let environment: Vec<_> = breaks.into_iter().chain([("PELTON_CRASH_AT", place.as_str())]).collect();
+            run.host.set_environment(&environment);
+            run.host.spawn()?;
+            run.host.set_environment(&breaks.into_iter().collect::<Vec<_>>());
+            run.host.wait_exit(POINT_LIMIT).await.with_context(|| format!("the host was to die at {place}"))?;
+            return Ok(());
+        }
+        Death::AfterServer => {
+            one_at_a_time(run).await?;
+            run.host.spawn()?;
+            let server_lives = random.between(0, lives);
+            tokio::time::sleep(Duration::from_millis(server_lives)).await;
+            run.nats.kill()?;
+            tokio::time::sleep(Duration::from_millis(random.between(0, 300))).await;
+            run.nats.start_again().await?;
+            tokio::time::sleep(Duration::from_millis(lives - server_lives)).await;
+        }
+        Death::BeforeServer => {
+            // What gathers while no host runs keeps the next one busy.
+            tokio::time::sleep(GATHER).await;
+            one_at_a_time(run).await?;
+            run.host.spawn()?;
+            tokio::time::sleep(Duration::from_millis(random.between(50, 700))).await;
+            run.nats.freeze()?;
+            tokio::time::sleep(Duration::from_millis(lives)).await;
+            end_host(run)?;
+            run.nats.kill()?;
+            return run.nats.start_again().await;
+        }
     }
+    end_host(run)
+}
+
+/// One message of a key in flight: a server that dies may lose one, and must not have stored the next.
+async fn one_at_a_time(run: &mut Crashable) -> Result<()> {
+    run.pause().await?;
+    run.resume(1);
+    Ok(())
+}
+
+fn end_host(run: &mut Crashable) -> Result<()> {
     if let Some(status) = run.host.exited()? {
         bail!("the host ended by itself with {status}");
     }
