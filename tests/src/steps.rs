@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change is done, step by step, with how long each step took.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -39,23 +40,24 @@ impl Count {
 pub fn test() -> Result<Count> {
     let began = Instant::now();
     let mut count = Count::default();
-    step("prerequisites: the Wasm target, nats-server", || {
+    let server = step("prerequisites: the Wasm target, nats-server", || {
         tools::wasm_target()?;
-        println!("  nats-server: {}", tools::nats_server()?.display());
-        Ok(())
+        let server = tools::nats_server()?;
+        println!("  nats-server: {}", server.display());
+        Ok(server)
     })?;
     step("plug-ins of the tests (guests/)", || PluginSet::Guests.build())?;
     step("plug-ins of the examples (examples/)", || PluginSet::Examples.build())?;
     step("the host, as users run it", || tools::host(HostBuild::Normal).map(|_| ()))?;
     step("unit, property and end-to-end tests", || {
-        cargo_test(&["--workspace", "--lib", "--bins", "--tests"], &mut count)
+        cargo_test(&server, &["--workspace", "--lib", "--bins", "--tests"], &mut count)
     })?;
-    step("examples in the documentation", || cargo_test(&["--workspace", "--doc"], &mut count))?;
+    step("examples in the documentation", || cargo_test(&server, &["--workspace", "--doc"], &mut count))?;
     println!("{} passed, {} failed in {}", count.passed, count.failed, seconds(began.elapsed()));
     Ok(count)
 }
 
-fn step(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("==> {what}");
     let began = Instant::now();
     let outcome = work();
@@ -68,9 +70,11 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f32())
 }
 
-fn cargo_test(arguments: &[&str], count: &mut Count) -> Result<()> {
+/// Tests find the server by the same variable as the host does.
+fn cargo_test(server: &Path, arguments: &[&str], count: &mut Count) -> Result<()> {
     let mut command = tools::cargo();
     command.current_dir(tools::root()).args(["test", "--release", "--no-fail-fast"]).args(arguments);
+    command.env("PELTON_NATS_SERVER", server);
     let before = count.failed;
     let succeeded = run_counting(command, count)?;
     ensure!(succeeded, "{} tests failed, see above", count.failed - before);

@@ -91,7 +91,11 @@ impl Core {
                 self.claims.insert((consumer, mark), id);
                 claims.push(mark);
             }
-            jobs.push(Job { message: Arc::clone(&waiting.message), attempt: waiting.calls.saturating_add(1), dedup });
+            jobs.push(Job {
+                message: Arc::clone(&waiting.message),
+                attempt: waiting.failures.saturating_add(1),
+                dedup,
+            });
         }
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let shared_state = state.policy.shared_state;

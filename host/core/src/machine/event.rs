@@ -152,7 +152,7 @@ pub struct Run {
 pub struct Job {
     /// The message.
     pub message: Arc<Message>,
-    /// From 1.
+    /// From 1; one that was parked has the number that it had.
     pub attempt: u32,
     /// Whether its id is looked up among the processed ones.
     pub dedup: bool,
