@@ -79,8 +79,9 @@ impl Death {
         if round.is_multiple_of(SERVER_EVERY) {
             return if random.chance(0.5) { Self::AfterServer } else { Self::BeforeServer };
         }
-        if broken && random.chance(0.5) {
-            let place = random.between(0, POINTS.len() as u64 - 1);
+        if broken && random.chance(0.7) {
+            // Half of them at the moment that matters most: outcomes are known, and not durable.
+            let place = if random.chance(0.5) { 0 } else { random.between(0, POINTS.len() as u64) };
             let point = POINTS.get(usize::try_from(place).unwrap_or(0)).copied().unwrap_or("before-commit");
             return Self::AtPoint(format!("{point}:{}", random.between(1, 40)));
         }
