@@ -1,3 +1,5 @@
+//! The checker against transcripts made by hand: each violation is found, and a sound transcript has none.
+
 use super::*;
 use crate::chain;
 
