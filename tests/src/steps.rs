@@ -52,6 +52,9 @@ pub fn test() -> Result<Count> {
     step("unit, property and end-to-end tests", || {
         cargo_test(&server, &["--workspace", "--lib", "--bins", "--tests"], &mut count)
     })?;
+    step("the core's simulation notices each guarantee that is broken on purpose", || {
+        cargo_test(&server, &["-p", "pelton-core", "--features", "fault-injection"], &mut count)
+    })?;
     step("examples in the documentation", || cargo_test(&server, &["--workspace", "--doc"], &mut count))?;
     println!("{} passed, {} failed in {}", count.passed, count.failed, seconds(began.elapsed()));
     Ok(count)
