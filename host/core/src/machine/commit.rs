@@ -1,9 +1,17 @@
-//! The open batch: outcomes that wait for the next commit, in the order in which they came.
+//! The open batch, where outcomes wait for the next commit in the order in which they came, and the commit that is under way.
+//!
+//! What always holds: one commit is under way at a time; deliveries are settled with JetStream, and events handed to the relay, when it is durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use crate::batch::{Binding, Settlement};
-use crate::ids::RowId;
+use rustc_hash::FxHashSet;
+
+use super::core::{Core, Timer};
+use super::event::{Action, OutboxRow};
+use crate::batch::{Batch, Binding, Outcome, Settlement};
+use crate::breaks::Break;
+use crate::ids::{ConsumerId, RowId};
 
 /// Outcomes of one record, at most.
 const SETTLEMENTS_MAX: usize = 8_192;
@@ -61,5 +69,111 @@ impl OpenBatch {
         }
         self.bytes -= bytes;
         self.settlements.drain(..count).map(|(settlement, _)| settlement).collect()
+    }
+}
+
+/// A commit that is under way.
+#[derive(Debug)]
+pub(super) struct InCommit {
+    batch: Arc<Batch>,
+    /// Per consumer: how many deliveries it settles.
+    settled: BTreeMap<ConsumerId, (usize, usize)>,
+    /// What it settles, to look up; put together when it is first asked for.
+    sequences: Option<FxHashSet<(ConsumerId, u64)>>,
+}
+
+impl Core {
+    pub(super) fn close_batch(&mut self) {
+        if self.in_commit.is_some() || !self.open.is_due(self.flush_due || self.draining) {
+            return;
+        }
+        self.flush_due = false;
+        if let Some(tick_ms) = self.flush_at_tick_ms.take() {
+            self.timers.remove(&(tick_ms, Timer::Flush));
+        }
+        let settlements = self.open.take_settlements();
+        let mut settled: BTreeMap<ConsumerId, (usize, usize)> = BTreeMap::new();
+        for Settlement { consumer, sequence, .. } in &settlements {
+            if let Some(state) = self.consumers.get_mut(consumer) {
+                let bytes = state.settle(*sequence);
+                let entry = settled.entry(*consumer).or_default();
+                *entry = (entry.0 + 1, entry.1 + bytes);
+            }
+        }
+        let consumers = &mut self.consumers;
+        let floor = |id: &ConsumerId| consumers.get_mut(id).map(|state| (*id, state.close_floor()));
+        let floors = settled.keys().filter_map(floor).collect();
+        let stretch = |Settlement { consumer, sequence, .. }: &Settlement| {
+            let (first, last) = self.consumers.get_mut(consumer)?.join_around(*sequence)?;
+            Some((*consumer, first, last))
+        };
+        let stretches = settlements.iter().filter_map(stretch).collect();
+        let batch = Arc::new(Batch {
+            wall_ms: self.now.wall_ms,
+            bindings: std::mem::take(&mut self.open.bindings),
+            floors,
+            stretches,
+            settlements,
+            published: std::mem::take(&mut self.open.published),
+        });
+        if self.settings.breaks.has(Break::AckBeforeCommit) {
+            self.settle_with_broker(&batch);
+        }
+        self.actions.push_back(Action::Commit(Arc::clone(&batch)));
+        self.in_commit = Some(InCommit { batch, settled, sequences: None });
+    }
+
+    pub(super) fn committed(&mut self) {
+        let Some(InCommit { batch, settled, .. }) = self.in_commit.take() else { return };
+        for (id, floor) in &batch.floors {
+            if let Some(state) = self.consumers.get_mut(id) {
+                state.durable_floor = state.durable_floor.max(*floor);
+            }
+        }
+        for (id, (count, bytes)) in settled {
+            if let Some(state) = self.consumers.get_mut(&id) {
+                state.committing -= count;
+                state.committing_bytes -= bytes;
+                state.rise_if_idle();
+            }
+        }
+        if !self.settings.breaks.has(Break::AckBeforeCommit) {
+            self.settle_with_broker(&batch);
+        }
+        for Settlement { consumer, outcome, .. } in &batch.settlements {
+            if let Outcome::Applied { writes, first_row, .. } = outcome {
+                for (offset, event) in (0..).zip(&writes.events) {
+                    let row = RowId(first_row.0 + offset);
+                    self.relay.push(OutboxRow { row, consumer: *consumer, event: Arc::clone(event) });
+                }
+            }
+        }
+    }
+
+    fn settle_with_broker(&mut self, batch: &Batch) {
+        let mut sequences: BTreeMap<ConsumerId, Vec<u64>> = BTreeMap::new();
+        for settlement in &batch.settlements {
+            sequences.entry(settlement.consumer).or_default().push(settlement.sequence);
+        }
+        for (consumer, floor) in &batch.floors {
+            let sequences = sequences.remove(consumer).unwrap_or_default();
+            let floor = self.consumers.get(consumer).map_or(*floor, |state| state.durable_floor.max(*floor));
+            self.actions.push_back(Action::Settle { consumer: *consumer, floor, sequences });
+        }
+    }
+
+    /// JetStream delivered what was settled before: it missed that, so it is told again. What is still being committed is told
+    /// by its own commit; telling it here would break G5.
+    pub(super) fn settle_again(&mut self, consumer: ConsumerId, mut sequences: Vec<u64>) {
+        if let Some(InCommit { batch, sequences: committing, .. }) = &mut self.in_commit {
+            let all =
+                || batch.settlements.iter().map(|settlement| (settlement.consumer, settlement.sequence)).collect();
+            let committing = committing.get_or_insert_with(all);
+            sequences.retain(|sequence| !committing.contains(&(consumer, *sequence)));
+        }
+        if let Some(state) = self.consumers.get_mut(&consumer) {
+            state.rise_if_idle();
+            self.actions.push_back(Action::Settle { consumer, floor: state.durable_floor, sequences });
+        }
     }
 }
