@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::effects::WriteSet;
+use crate::effects::{Event, WriteSet};
 use crate::ids::{ConsumerId, IdHash, RowId, Version};
 use crate::message::DeadLetter;
+use crate::parked::{ParkPlace, Parked};
 
 /// A stream, told apart from another of the same name by the time of its creation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +29,15 @@ pub struct Binding {
     pub floor: u64,
 }
 
+/// The newest message of a stream that was settled, and when the stream stored it: a stream that was set back and has grown again has another message there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Newest {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub published_at_ms: u64,
+}
+
 /// What became of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -46,19 +56,85 @@ pub enum Outcome {
     },
     /// Its id was applied before.
     Duplicate,
+    /// A newer version of its entity was applied before.
+    Stale,
     /// It was given up.
-    DeadLettered(Arc<DeadLetter>),
+    DeadLettered {
+        /// What is kept of it.
+        letter: Arc<DeadLetter>,
+        /// The event that tells of it, if the consumer wants one, and its outbox row.
+        copy: Option<(RowId, Arc<Event>)>,
+    },
+    /// It is held durably. Replaces the row of the same place if there is one.
+    Parked(Arc<Parked>),
 }
 
-/// A delivery and its one outcome.
+/// A delivery and its one outcome, or what became of a parked message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
     /// The consumer.
     pub consumer: ConsumerId,
-    /// The delivery's sequence in the consumer's stream.
+    /// The message's sequence in its stream.
     pub sequence: u64,
+    /// The row that it was released from: it was settled with its stream when it was parked, and the row goes unless the outcome parks it again.
+    pub released: Option<ParkPlace>,
     /// What became of it.
     pub outcome: Outcome,
+}
+
+/// Why a consumer does not work although it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HoldBy {
+    /// An operator paused it.
+    Operator,
+    /// Too many of its attempts failed.
+    Breaker,
+}
+
+/// Since when and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Milliseconds since 1970-01-01 UTC.
+    pub since_ms: u64,
+    /// In words.
+    pub reason: Box<str>,
+}
+
+/// A change that no delivery is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// This dead letter is gone: dropped, or on its way to be handled again.
+    RemoveDeadLetter {
+        /// Whose it is.
+        consumer: ConsumerId,
+        /// Its sequence.
+        sequence: u64,
+        /// When its stream stored it; with the sequence it tells dead letters apart.
+        published_at_ms: u64,
+    },
+    /// This message is parked now. Replaces the row of the same place if there is one.
+    Park {
+        /// Whose it is.
+        consumer: ConsumerId,
+        /// The row.
+        row: Arc<Parked>,
+    },
+    /// This parked message is gone.
+    RemoveParked {
+        /// Whose it was.
+        consumer: ConsumerId,
+        /// Where it stood.
+        place: ParkPlace,
+    },
+    /// The consumer is held, or is not any more.
+    Hold {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// By whom.
+        by: HoldBy,
+        /// None: not any more.
+        hold: Option<Hold>,
+    },
 }
 
 /// The write sets, marks, dead letters and cursor movements of one durable commit.
@@ -76,6 +152,10 @@ pub struct Batch {
     /// They join settled sequences over those that are not this consumer's: else a consumer of every other message would
     /// have a range for each that it settles while a lower one waits.
     pub stretches: Vec<(ConsumerId, u64, u64)>,
+    /// What operators and policies changed, in order; applied before the settlements.
+    pub edits: Vec<Edit>,
+    /// Per consumer: the newest message settled.
+    pub newest: Vec<(ConsumerId, Newest)>,
     /// Outbox rows that JetStream has acknowledged.
     pub published: Vec<RowId>,
 }
@@ -84,6 +164,6 @@ impl Batch {
     /// Whether there is nothing in it that a commit would be for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bindings.is_empty() && self.settlements.is_empty() && self.published.is_empty()
+        self.bindings.is_empty() && self.settlements.is_empty() && self.edits.is_empty() && self.published.is_empty()
     }
 }

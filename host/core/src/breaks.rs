@@ -13,15 +13,27 @@ pub enum Break {
     NoKeyGate,
     /// Give up an outbox row when it is sent, not when it is acknowledged (G4).
     RemoveBeforePuback,
+    /// Handle what comes of a key that is held (G3).
+    OvertakeParked,
+    /// Know nothing of parked messages after a restart (G1).
+    ForgetParkedOnCrash,
+    /// Take a message for stale that waits for a version before it (G1).
+    LoseGap,
+    /// Let events leave before the commit that they belong to is durable (G4).
+    PublishBeforeCommit,
 }
 
 impl Break {
     /// All of them, with the names that the tests use.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("ack-before-commit", Self::AckBeforeCommit),
         ("no-dedup", Self::NoDedup),
         ("no-key-gate", Self::NoKeyGate),
         ("remove-before-puback", Self::RemoveBeforePuback),
+        ("overtake-parked", Self::OvertakeParked),
+        ("forget-parked-on-crash", Self::ForgetParkedOnCrash),
+        ("lose-gap", Self::LoseGap),
+        ("publish-before-commit", Self::PublishBeforeCommit),
     ];
 }
 

@@ -23,6 +23,8 @@ pub enum Space {
     User,
     /// What it marked through `idempotency`.
     Mark,
+    /// What the host itself keeps beside the state, in the same transaction: the last version of an entity.
+    Host,
 }
 
 /// A value and when it is gone.

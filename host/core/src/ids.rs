@@ -10,6 +10,10 @@ pub struct ConsumerId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId(pub u64);
 
+/// A parked message. Rises in the order in which messages were parked for the first time; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParkId(pub u64);
+
 /// The hash under which a message id is remembered (128 bits, seeded by the store, so that nobody can craft a collision).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdHash(pub u128);

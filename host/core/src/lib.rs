@@ -8,12 +8,14 @@ pub mod grants;
 pub mod ids;
 mod machine;
 pub mod message;
+pub mod parked;
 pub mod plan;
 pub mod policy;
 pub mod time;
 pub mod transaction;
 
 pub use machine::{
-    Action, Arrival, ConsumerStatus, Core, Counters, HaltReason, Input, Job, JobResult, KnownConsumer, LaneId,
-    OutboxRow, Recovered, Run, Settings, Start, Status,
+    Action, Arrival, ConsumerStatus, Core, Counters, Explanation, Failures, Fetch, HaltReason, Input, Job, JobResult,
+    KeyParked, KeyRunning, KnownConsumer, LaneDoing, LaneId, Operation, OperationRefused, OutboxRow, Recovered, Run,
+    Settings, Start, Status, Turn, VersionRule,
 };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::batch::StreamIdentity;
 use crate::ids::{IdHash, Version};
 
 /// Header names and values in the order in which they arrived.
@@ -28,6 +29,10 @@ pub struct Message {
     pub sequence: u64,
     /// When the stream stored it: milliseconds since 1970-01-01 UTC.
     pub published_at_ms: u64,
+    /// The stream that it is from; a message may outlive it, parked or as a dead letter.
+    pub stream: Arc<StreamIdentity>,
+    /// The version of the entity that it is about, for a consumer that orders by it.
+    pub entity_version: Option<u64>,
 }
 
 impl Message {
@@ -135,6 +140,8 @@ pub enum GivenUp {
     Exhausted,
     /// It was parked for longer than the consumer allows.
     ParkedTooLong,
+    /// A version of its entity that comes before it never came.
+    GapNeverFilled,
 }
 
 impl GivenUp {
@@ -146,7 +153,14 @@ impl GivenUp {
             Self::Rejected => "rejected",
             Self::Exhausted => "exhausted",
             Self::ParkedTooLong => "parked-too-long",
+            Self::GapNeverFilled => "gap-never-filled",
         }
+    }
+
+    /// What there is to say about it beyond its kind; empty if the attempts say it.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        if let Self::Unreadable(reason) = self { reason } else { "" }
     }
 }
 

@@ -143,8 +143,8 @@ pub struct Terms {
     pub limits: EffectLimits,
     /// How long a mark is kept that names no time to live, in milliseconds.
     pub mark_ttl_ms: u64,
-    /// What the ids of its events begin with: consumer and stream, so that no two consumers emit the same id.
-    pub event_id_prefix: Box<str>,
+    /// Whose events they are: the ids of two consumers' events are never the same.
+    pub consumer_name: Box<str>,
     /// Whether all keys of the consumer share their state.
     pub shared_state: bool,
 }
@@ -204,6 +204,28 @@ impl Transaction {
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// The last version of the message's entity that was applied; none: none was.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store can't be read; the host has to stop then.
+    pub fn entity_version(&self) -> Result<Option<u64>, ReadError> {
+        let value = self.view.get(&self.scope, Space::Host, &self.entity_entry(), self.now_ms)?;
+        Ok(value.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))))
+    }
+
+    /// Writes down that this version of the message's entity was applied, with the other effects.
+    pub fn set_entity_version(&mut self, version: u64) {
+        let bytes = Bytes::copy_from_slice(&version.to_be_bytes());
+        let value = StateValue { bytes, expires_at_ms: None };
+        self.state.insert((Space::Host, self.entity_entry()), Some(value));
+    }
+
+    /// The entity is the ordering key. Where all keys share their state, it has to be named.
+    fn entity_entry(&self) -> Box<str> {
+        let key = if self.terms.shared_state { self.message.key.as_deref() } else { None };
+        format!("entity-version:{}", key.unwrap_or_default()).into()
     }
 
     /// The effects, once the handler has returned ok.
@@ -300,7 +322,7 @@ impl Transaction {
             return Ok(Err(refused));
         }
         within("events_max", self.events.len() + 1, limits.events_max)?;
-        let id = format!("{}{}:{}", self.terms.event_id_prefix, self.message.sequence, self.events.len());
+        let id = event_id(&self.terms.consumer_name, &self.message, self.events.len());
         let key = key.map(Arc::from).or_else(|| self.message.key.clone());
         let headers = self.host_headers().chain(headers.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())));
         let event = Event { id: id.as_str().into(), subject: subject.into(), key, headers: headers.collect(), payload };
@@ -355,6 +377,14 @@ impl Transaction {
         self.reads += reads;
         within("reads_max", self.reads, self.terms.limits.reads_max)
     }
+}
+
+/// The id of a consumer's event number `number` (from 0) for this message: the same in every attempt, and no other event's. A stream that was deleted and
+/// made anew gives out the same sequences again: its creation time keeps the ids apart.
+#[must_use]
+pub fn event_id(consumer: &str, message: &Message, number: impl fmt::Display) -> String {
+    let stream = &message.stream;
+    format!("{consumer}:{}:{:x}:{}:{number}", stream.name, stream.created_ns, message.sequence)
 }
 
 /// The header that names the first message of a chain of causes.

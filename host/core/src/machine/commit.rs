@@ -9,12 +9,12 @@ use rustc_hash::FxHashSet;
 
 use super::core::{Core, Timer};
 use super::event::{Action, OutboxRow};
-use crate::batch::{Batch, Binding, Outcome, Settlement};
+use crate::batch::{Batch, Binding, Edit, Newest, Outcome, Settlement};
 use crate::breaks::Break;
 use crate::ids::{ConsumerId, RowId};
 
-/// Outcomes of one record, at most.
-const SETTLEMENTS_MAX: usize = 8_192;
+/// Outcomes and edits of one record, at most.
+const ITEMS_MAX: usize = 8_192;
 /// Effects of one record, in bytes, at most (one outcome may pass it).
 const BYTES_MAX: usize = 8 << 20;
 /// Acknowledged rows that are worth a commit of their own.
@@ -23,26 +23,40 @@ const PUBLISHED_WORTH_A_COMMIT: usize = 16_384;
 /// Effects that may wait for the commit, in bytes: at them no further run begins (those that are out may pass it).
 const OPEN_BYTES_MAX: usize = 64 << 20;
 
-/// What waits for the next commit.
+/// One thing that waits for the next commit.
+#[derive(Debug)]
+enum Item {
+    Edit(Edit),
+    /// With the time at which its stream stored the message.
+    Settlement(Settlement, u64),
+}
+
+/// What waits for the next commit, in the order in which it came.
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
     pub(crate) bindings: Vec<Binding>,
-    settlements: VecDeque<(Settlement, usize)>,
+    items: VecDeque<(Item, usize)>,
     bytes: usize,
     pub(crate) published: Vec<RowId>,
 }
 
 impl OpenBatch {
-    /// Appends an outcome whose effects take `bytes`.
-    pub(crate) fn push(&mut self, settlement: Settlement, bytes: usize) {
+    /// Appends an outcome whose effects take `bytes`, of a message that its stream stored at `published_at_ms`.
+    pub(crate) fn push(&mut self, settlement: Settlement, published_at_ms: u64, bytes: usize) {
         self.bytes += bytes;
-        self.settlements.push_back((settlement, bytes));
+        self.items.push_back((Item::Settlement(settlement, published_at_ms), bytes));
+    }
+
+    /// Appends an edit that takes `bytes`.
+    pub(crate) fn edit(&mut self, edit: Edit, bytes: usize) {
+        self.bytes += bytes;
+        self.items.push_back((Item::Edit(edit), bytes));
     }
 
     /// Whether a commit should begin now. `flush` asks for one even if only acknowledged rows would be in it.
     pub(crate) fn is_due(&self, flush: bool) -> bool {
         !self.bindings.is_empty()
-            || !self.settlements.is_empty()
+            || !self.items.is_empty()
             || self.published.len() >= PUBLISHED_WORTH_A_COMMIT
             || (flush && !self.published.is_empty())
     }
@@ -56,20 +70,42 @@ impl OpenBatch {
         !self.is_due(true)
     }
 
-    /// Takes the outcomes of the next record: all of them, within its limits.
-    pub(crate) fn take_settlements(&mut self) -> Vec<Settlement> {
+    /// Takes what goes into the next record, within its limits. A record's edits are applied before its settlements, so an edit that comes
+    /// after a settlement is left for the record after it.
+    fn take(&mut self) -> Taken {
+        let Taken { mut edits, mut settlements, mut newest } = Taken::default();
         let mut bytes = 0;
-        let mut count = 0;
-        for (_, weight) in self.settlements.iter().take(SETTLEMENTS_MAX) {
-            bytes += weight;
-            count += 1;
-            if bytes >= BYTES_MAX {
-                break;
+        while bytes < BYTES_MAX && edits.len() + settlements.len() < ITEMS_MAX {
+            let Some((item, weight)) = self.items.pop_front() else { break };
+            match item {
+                Item::Edit(edit) if settlements.is_empty() => edits.push(edit),
+                Item::Settlement(settlement, published_at_ms) => {
+                    if settlement.released.is_none() {
+                        let read = Newest { sequence: settlement.sequence, published_at_ms };
+                        let known = newest.entry(settlement.consumer).or_insert(read);
+                        *known = read.max(*known);
+                    }
+                    settlements.push(settlement);
+                }
+                Item::Edit(_) => {
+                    self.items.push_front((item, weight));
+                    break;
+                }
             }
+            bytes += weight;
         }
         self.bytes -= bytes;
-        self.settlements.drain(..count).map(|(settlement, _)| settlement).collect()
+        Taken { edits, settlements, newest }
     }
+}
+
+/// What goes into one record.
+#[derive(Debug, Default)]
+struct Taken {
+    edits: Vec<Edit>,
+    settlements: Vec<Settlement>,
+    /// The newest delivery of each consumer among them.
+    newest: BTreeMap<ConsumerId, Newest>,
 }
 
 /// A commit that is under way.
@@ -78,6 +114,8 @@ pub(super) struct InCommit {
     batch: Arc<Batch>,
     /// Per consumer: how many deliveries it settles.
     settled: BTreeMap<ConsumerId, (usize, usize)>,
+    /// Per consumer: outcomes of messages that were parked.
+    released: BTreeMap<ConsumerId, usize>,
     /// What it settles, to look up; put together when it is first asked for.
     sequences: Option<FxHashSet<(ConsumerId, u64)>>,
 }
@@ -91,14 +129,26 @@ impl Core {
         if let Some(tick_ms) = self.flush_at_tick_ms.take() {
             self.timers.remove(&(tick_ms, Timer::Flush));
         }
-        let settlements = self.open.take_settlements();
+        let Taken { edits, settlements, newest } = self.open.take();
         let mut settled: BTreeMap<ConsumerId, (usize, usize)> = BTreeMap::new();
-        for Settlement { consumer, sequence, .. } in &settlements {
+        // Deliveries: what was parked was settled with its stream when it was parked.
+        let deliveries = || settlements.iter().filter(|settlement| settlement.released.is_none());
+        for Settlement { consumer, sequence, .. } in deliveries() {
             if let Some(state) = self.consumers.get_mut(consumer) {
                 let bytes = state.settle(*sequence);
                 let entry = settled.entry(*consumer).or_default();
                 *entry = (entry.0 + 1, entry.1 + bytes);
             }
+        }
+        for (id, newest) in &newest {
+            if let Some(state) = self.consumers.get_mut(id) {
+                state.newest = state.newest.max(Some(*newest));
+            }
+        }
+        let newest = settled.keys().filter_map(|id| Some((*id, self.consumers.get(id)?.newest?))).collect();
+        let mut released: BTreeMap<ConsumerId, usize> = BTreeMap::new();
+        for settlement in settlements.iter().filter(|settlement| settlement.released.is_some()) {
+            *released.entry(settlement.consumer).or_default() += 1;
         }
         let consumers = &mut self.consumers;
         let floor = |id: &ConsumerId| consumers.get_mut(id).map(|state| (*id, state.close_floor()));
@@ -107,27 +157,34 @@ impl Core {
             let (first, last) = self.consumers.get_mut(consumer)?.join_around(*sequence)?;
             Some((*consumer, first, last))
         };
-        let stretches = settlements.iter().filter_map(stretch).collect();
+        let stretches = deliveries().filter_map(stretch).collect();
         let batch = Arc::new(Batch {
             wall_ms: self.now.wall_ms,
             bindings: std::mem::take(&mut self.open.bindings),
             floors,
             stretches,
             settlements,
+            edits,
+            newest,
             published: std::mem::take(&mut self.open.published),
         });
         if self.settings.breaks.has(Break::AckBeforeCommit) {
             self.settle_with_broker(&batch);
         }
         self.actions.push_back(Action::Commit(Arc::clone(&batch)));
-        self.in_commit = Some(InCommit { batch, settled, sequences: None });
+        self.in_commit = Some(InCommit { batch, settled, released, sequences: None });
     }
 
     pub(super) fn committed(&mut self) {
-        let Some(InCommit { batch, settled, .. }) = self.in_commit.take() else { return };
+        let Some(InCommit { batch, settled, released, .. }) = self.in_commit.take() else { return };
         for (id, floor) in &batch.floors {
             if let Some(state) = self.consumers.get_mut(id) {
                 state.durable_floor = state.durable_floor.max(*floor);
+            }
+        }
+        for (id, count) in released {
+            if let Some(state) = self.consumers.get_mut(&id) {
+                state.committing_released -= count;
             }
         }
         for (id, (count, bytes)) in settled {
@@ -140,19 +197,30 @@ impl Core {
         if !self.settings.breaks.has(Break::AckBeforeCommit) {
             self.settle_with_broker(&batch);
         }
-        for Settlement { consumer, outcome, .. } in &batch.settlements {
-            if let Outcome::Applied { writes, first_row, .. } = outcome {
+        if !self.settings.breaks.has(Break::PublishBeforeCommit) {
+            for Settlement { consumer, outcome, .. } in &batch.settlements {
+                self.hand_to_relay(*consumer, outcome);
+            }
+        }
+    }
+
+    /// The events of an outcome may leave.
+    pub(super) fn hand_to_relay(&mut self, consumer: ConsumerId, outcome: &Outcome) {
+        let mut push = |row, event: &Arc<_>| self.relay.push(OutboxRow { row, consumer, event: Arc::clone(event) });
+        match outcome {
+            Outcome::Applied { writes, first_row, .. } => {
                 for (offset, event) in (0..).zip(&writes.events) {
-                    let row = RowId(first_row.0 + offset);
-                    self.relay.push(OutboxRow { row, consumer: *consumer, event: Arc::clone(event) });
+                    push(RowId(first_row.0 + offset), event);
                 }
             }
+            Outcome::DeadLettered { copy: Some((row, event)), .. } => push(*row, event),
+            Outcome::DeadLettered { copy: None, .. } | Outcome::Duplicate | Outcome::Stale | Outcome::Parked(_) => {}
         }
     }
 
     fn settle_with_broker(&mut self, batch: &Batch) {
         let mut sequences: BTreeMap<ConsumerId, Vec<u64>> = BTreeMap::new();
-        for settlement in &batch.settlements {
+        for settlement in batch.settlements.iter().filter(|settlement| settlement.released.is_none()) {
             sequences.entry(settlement.consumer).or_default().push(settlement.sequence);
         }
         for (consumer, floor) in &batch.floors {
@@ -166,8 +234,8 @@ impl Core {
     /// by its own commit; telling it here would break G5.
     pub(super) fn settle_again(&mut self, consumer: ConsumerId, mut sequences: Vec<u64>) {
         if let Some(InCommit { batch, sequences: committing, .. }) = &mut self.in_commit {
-            let all =
-                || batch.settlements.iter().map(|settlement| (settlement.consumer, settlement.sequence)).collect();
+            let deliveries = || batch.settlements.iter().filter(|settlement| settlement.released.is_none());
+            let all = || deliveries().map(|settlement| (settlement.consumer, settlement.sequence)).collect();
             let committing = committing.get_or_insert_with(all);
             sequences.retain(|sequence| !committing.contains(&(consumer, *sequence)));
         }

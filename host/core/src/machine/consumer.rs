@@ -8,9 +8,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::breaker::Breaker;
 use super::event::{LaneId, Start};
-use crate::batch::StreamIdentity;
+use super::pace::Pace;
+use super::parking::{ParkBook, RELEASING_MAX};
+use crate::batch::{Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
+use crate::message::Failure;
+use crate::parked::ParkLane;
 use crate::policy::Policy;
 
 /// What a consumer is doing.
@@ -22,6 +27,9 @@ pub(crate) enum Phase {
     Positioning,
     /// Its stream was replaced: ends what is under way, then is positioned anew.
     Rebinding,
+    /// Was started before it had stopped: ends what is under way, then is positioned anew. Else what still runs could be handled twice: it is
+    /// delivered, or brought back, once more.
+    Restarting,
     /// Pulls and handles.
     Running,
     /// Ends what is under way.
@@ -43,8 +51,61 @@ pub struct Counters {
     pub retries: u64,
     /// Messages given up.
     pub dead_letters: u64,
+    /// Messages parked.
+    pub parked: u64,
+    /// Parked messages that got their outcome.
+    pub released: u64,
+    /// Messages skipped because a newer version of their entity was applied before.
+    pub stale: u64,
+    /// Failed attempts, by kind.
+    pub failures: Failures,
     /// Events acknowledged by JetStream.
     pub published: u64,
+}
+
+/// How often attempts failed, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// The plug-in asked for another attempt.
+    pub retry: u64,
+    /// The plug-in rejected the message.
+    pub reject: u64,
+    /// The plug-in said that it is not the message's turn.
+    pub park: u64,
+    /// The instance trapped.
+    pub trap: u64,
+    /// The attempt ran past its time.
+    pub timeout: u64,
+    /// The attempt passed another limit.
+    pub limit: u64,
+}
+
+impl Failures {
+    pub(crate) fn count(&mut self, failure: &Failure) {
+        *match failure {
+            Failure::Retry { .. } => &mut self.retry,
+            Failure::Reject { .. } => &mut self.reject,
+            Failure::Park { .. } => &mut self.park,
+            Failure::Trap { .. } => &mut self.trap,
+            Failure::Timeout { .. } => &mut self.timeout,
+            Failure::Limit { .. } => &mut self.limit,
+        } += 1;
+    }
+}
+
+/// Lanes of one kind whose parked messages come back.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    /// Those that wait for a place.
+    pub(crate) queue: VecDeque<ParkLane>,
+    /// How many places are taken.
+    pub(crate) under_way: usize,
+}
+
+impl Releases {
+    fn next(&mut self) -> Option<ParkLane> {
+        if self.under_way < RELEASING_MAX { self.queue.pop_front() } else { None }
+    }
 }
 
 /// One consumer.
@@ -60,9 +121,13 @@ pub(crate) struct Consumer {
     pub(crate) cursor: Cursor,
     /// Everything up to it is durably settled.
     pub(crate) durable_floor: u64,
+    /// The newest message settled.
+    pub(crate) newest: Option<Newest>,
     /// Sequence → bytes of each message that is held.
     held: BTreeMap<u64, usize>,
     held_bytes: usize,
+    /// Outcomes of messages that were parked, in the open batch or being committed.
+    pub(crate) committing_released: usize,
     /// Settled in the batch that is being committed.
     pub(crate) committing: usize,
     pub(crate) committing_bytes: usize,
@@ -78,6 +143,21 @@ pub(crate) struct Consumer {
     pub(crate) waiting_retry: usize,
     pub(crate) outbox_rows: usize,
     pub(crate) counters: Counters,
+    /// The lanes that have parked messages.
+    pub(crate) parked: FxHashMap<ParkLane, ParkBook>,
+    pub(crate) parked_rows: u64,
+    /// The releases of lanes that one of their messages holds.
+    pub(crate) held_releases: Releases,
+    /// Those of the others.
+    pub(crate) releases: Releases,
+    /// What a start found and no timer was set for yet.
+    pub(crate) recovered_untils: Vec<(ParkLane, Option<u64>)>,
+    /// Who keeps it from working.
+    pub(crate) holds: BTreeMap<HoldBy, Hold>,
+    pub(crate) breaker: Breaker,
+    pub(crate) pace: Pace,
+    /// When its pace allows the next attempt, if there is a timer for that.
+    pub(crate) paced_until_tick_ms: Option<u64>,
 }
 
 impl Consumer {
@@ -92,8 +172,10 @@ impl Consumer {
             high: cursor.floor(),
             durable_floor: cursor.floor(),
             cursor,
+            newest: None,
             held: BTreeMap::new(),
             held_bytes: 0,
+            committing_released: 0,
             committing: 0,
             committing_bytes: 0,
             requested: 0,
@@ -104,6 +186,15 @@ impl Consumer {
             waiting_retry: 0,
             outbox_rows: 0,
             counters: Counters::default(),
+            parked: FxHashMap::default(),
+            parked_rows: 0,
+            held_releases: Releases::default(),
+            releases: Releases::default(),
+            recovered_untils: Vec::new(),
+            holds: BTreeMap::new(),
+            breaker: Breaker::default(),
+            pace: Pace::default(),
+            paced_until_tick_ms: None,
         }
     }
 
@@ -113,6 +204,7 @@ impl Consumer {
         self.cursor = Cursor::at(floor);
         self.high = floor;
         self.durable_floor = floor;
+        self.newest = None;
     }
 
     /// A delivery came. Within a generation they come in order and without a gap, so whatever lies before it was delivered or is not
@@ -151,7 +243,7 @@ impl Consumer {
 
     /// Whether nothing of it is held, executing or being committed.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.running == 0 && self.held.is_empty() && self.committing == 0
+        self.running == 0 && self.held.is_empty() && self.committing == 0 && self.committing_released == 0
     }
 
     /// The sequence up to which everything is settled or was never this consumer's; raises the cursor to it.
@@ -204,12 +296,29 @@ impl Consumer {
         if self.phase != Phase::Running
             || self.held_bytes + self.committing_bytes >= policy.bytes_held_max
             || self.outbox_rows >= policy.outbox_rows_max
+            || self.parked_rows >= policy.release.rows_max
+            || self.is_paused()
         {
             return 0;
         }
         let room = policy.messages_held_max.saturating_sub(self.in_hand() + self.requested);
         let step = STEP.min(policy.messages_held_max / 4).max(1);
         if room >= step || (self.requested == 0 && room > 0) { room } else { 0 }
+    }
+
+    /// The releases of lanes of this kind.
+    pub(crate) fn releases_of(&mut self, was_held: bool) -> &mut Releases {
+        if was_held { &mut self.held_releases } else { &mut self.releases }
+    }
+
+    /// The next lane to be released, if there is a place for it.
+    pub(crate) fn next_release(&mut self) -> Option<ParkLane> {
+        self.releases.next().or_else(|| self.held_releases.next())
+    }
+
+    /// Whether an operator paused it.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.holds.contains_key(&HoldBy::Operator)
     }
 
     pub(crate) fn high(&self) -> u64 {

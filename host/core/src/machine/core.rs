@@ -15,6 +15,7 @@ use crate::batch::{Binding, StreamIdentity};
 use crate::breaks::{Break, Breaks};
 use crate::cursor::Cursor;
 use crate::ids::{ConsumerId, IdHash, RowId};
+use crate::parked::{ParkLane, ParkedLane};
 use crate::time::Now;
 
 /// Limits and choices of the whole host.
@@ -22,6 +23,8 @@ use crate::time::Now;
 pub struct Settings {
     /// Runs that may be out at once.
     pub runs_max: usize,
+    /// Threads that execute them.
+    pub executors: usize,
     /// Messages of one run, at most.
     pub run_messages_max: usize,
     /// Events in flight to JetStream, at most.
@@ -38,6 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             runs_max: 8,
+            executors: 2,
             run_messages_max: 16,
             relay_in_flight_max: 4_096,
             published_flush_ms: 1_000,
@@ -56,6 +60,10 @@ pub struct Recovered {
     pub outbox: Vec<OutboxRow>,
     /// The first row that was never used.
     pub next_row: u64,
+    /// Lanes with parked messages.
+    pub parked: Vec<ParkedLane>,
+    /// The first number of a parked message that was never used.
+    pub next_park: u64,
 }
 
 /// Something to do at a certain time.
@@ -64,6 +72,9 @@ pub(super) enum Timer {
     Lane(LaneId),
     Relay(OrderKey),
     Flush,
+    Parked(ConsumerId, ParkLane),
+    Breaker(ConsumerId),
+    Pace(ConsumerId),
 }
 
 /// The pure state machine of a host.
@@ -71,10 +82,14 @@ pub(super) enum Timer {
 pub struct Core {
     pub(super) settings: Settings,
     pub(super) now: Now,
+    /// The first moment that it was told of.
+    began: Option<Now>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
     pub(super) lanes: Lanes,
-    /// Consumers with ready lanes, in the order of their turns.
-    pub(super) round: VecDeque<ConsumerId>,
+    /// Consumers with ready lanes, by the executor time that they used: the first one's turn is next.
+    pub(super) round: BTreeSet<(u64, ConsumerId)>,
+    /// What the consumer had used whose turn it was last: who comes later begins there.
+    pub(super) used_last: u64,
     pub(super) runs_out: usize,
     /// Message ids that a run is handling → its lane.
     pub(super) claims: FxHashMap<(ConsumerId, IdHash), LaneId>,
@@ -84,6 +99,8 @@ pub struct Core {
     pub(super) in_commit: Option<InCommit>,
     pub(super) relay: Relay,
     pub(super) next_row: u64,
+    pub(super) next_park: u64,
+    pub(super) next_ticket: u64,
     pub(super) timers: BTreeSet<(u64, Timer)>,
     /// When acknowledged rows get a commit of their own if none goes out before.
     pub(super) flush_at_tick_ms: Option<u64>,
@@ -101,9 +118,11 @@ impl Core {
         let mut core = Self {
             settings,
             now: Now::default(),
+            began: None,
             consumers: BTreeMap::new(),
             lanes: Lanes::default(),
-            round: VecDeque::new(),
+            round: BTreeSet::new(),
+            used_last: 0,
             runs_out: 0,
             claims: FxHashMap::default(),
             blocked: FxHashMap::default(),
@@ -111,6 +130,8 @@ impl Core {
             in_commit: None,
             relay: Relay::new(settings.relay_in_flight_max),
             next_row: recovered.next_row,
+            next_park: recovered.next_park,
+            next_ticket: 0,
             timers: BTreeSet::new(),
             flush_at_tick_ms: None,
             flush_due: false,
@@ -119,8 +140,14 @@ impl Core {
             drained: false,
             actions: VecDeque::new(),
         };
-        for KnownConsumer { id, name, stream, cursor } in recovered.consumers {
-            core.consumers.insert(id, Consumer::new(name, Some(stream), cursor));
+        for KnownConsumer { id, name, stream, cursor, holds, newest } in recovered.consumers {
+            let mut consumer = Consumer::new(name, Some(stream), cursor);
+            consumer.holds = holds.into_iter().collect();
+            consumer.newest = newest;
+            core.consumers.insert(id, consumer);
+        }
+        if !settings.breaks.has(Break::ForgetParkedOnCrash) {
+            core.recover_parked(recovered.parked);
         }
         for row in recovered.outbox {
             if let Some(consumer) = core.consumers.get_mut(&row.consumer) {
@@ -143,22 +170,19 @@ impl Core {
 
     /// Takes what happened. What is to be done about it comes out of [`Core::poll_action`].
     pub fn handle(&mut self, now: Now, input: Input) {
-        self.now = now;
+        self.tell_time(now);
         match input {
             Input::Start { consumer, policy, start } => {
                 if let Some(state) = self.consumers.get_mut(&consumer) {
-                    state.policy = policy;
                     state.start = start;
-                    if !self.draining {
-                        self.position(consumer);
-                    }
+                    self.change_policy(consumer, *policy);
+                    self.begin_parked(consumer);
+                    self.begin(consumer);
                 }
             }
-            Input::Change { consumer, policy } => {
-                if let Some(state) = self.consumers.get_mut(&consumer) {
-                    state.policy = policy;
-                }
-            }
+            Input::Change { consumer, policy } => self.change_policy(consumer, *policy),
+            Input::Swapped { consumer } => self.swapped(consumer),
+            Input::Fetched { consumer, lane, ticket, rows } => self.fetched(consumer, &lane, ticket, rows),
             Input::Stop { consumer } => self.stop(consumer, Phase::Stopping),
             Input::Positioned { consumer, generation, stream, last_sequence } => {
                 self.positioned(consumer, generation, stream, last_sequence);
@@ -176,7 +200,7 @@ impl Core {
                     state.requested = state.requested.saturating_sub(undelivered as usize);
                 }
             }
-            Input::RunEnded { consumer, lane, results } => self.run_ended(consumer, lane, results),
+            Input::RunEnded { consumer, lane, results, busy_us } => self.run_ended(consumer, lane, results, busy_us),
             Input::Committed => self.committed(),
             Input::Acknowledged(rows) => rows.into_iter().for_each(|row| self.acknowledged(row)),
             Input::Refused(row) => {
@@ -193,6 +217,7 @@ impl Core {
     pub fn poll_action(&mut self) -> Option<Action> {
         if self.actions.is_empty() {
             self.fire_timers();
+            self.release();
             self.dispatch();
             self.publish();
             self.pull();
@@ -206,6 +231,19 @@ impl Core {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<u64> {
         self.timers.first().map(|(tick_ms, _)| *tick_ms)
+    }
+
+    pub(super) fn tell_time(&mut self, now: Now) {
+        self.now = now;
+        self.began.get_or_insert(now);
+    }
+
+    /// The wall clock's time as far as it can be trusted: never further ahead of the first moment than the clock that can't be set says. A wall clock that
+    /// jumps ahead lets nothing end early.
+    pub(super) fn wall_ms(&self) -> u64 {
+        let Now { tick_ms, wall_ms } = self.now;
+        let began = self.began.unwrap_or(self.now);
+        wall_ms.min(began.wall_ms.saturating_add(tick_ms.saturating_sub(began.tick_ms)))
     }
 
     pub(super) fn at(&mut self, delay_ms: u64, timer: Timer) -> u64 {
@@ -228,6 +266,9 @@ impl Core {
                 // A host that drains leaves what is in trouble to the next start: it would wait for answers without end.
                 Timer::Relay(key) if !self.draining => self.relay.delay_over(key),
                 Timer::Relay(_) => {}
+                Timer::Parked(consumer, lane) => self.parked_time_is_over(consumer, lane),
+                Timer::Breaker(consumer) => self.breaker_time_is_over(consumer),
+                Timer::Pace(consumer) => self.pace_time_is_over(consumer),
             }
         }
     }
@@ -238,13 +279,24 @@ impl Core {
         })
     }
 
+    /// Begins to pull and to handle, once nothing is left of the time before a stop.
+    pub(super) fn begin(&mut self, consumer: ConsumerId) {
+        let Some(state) = self.consumers.get(&consumer).filter(|_| !self.draining) else { return };
+        if matches!(state.phase, Phase::Positioning | Phase::Running) || state.is_quiet() {
+            self.position(consumer);
+        } else {
+            self.stop(consumer, Phase::Restarting);
+        }
+    }
+
     /// Asks for the subscription to stand behind what is durably settled.
-    fn position(&mut self, consumer: ConsumerId) {
+    pub(super) fn position(&mut self, consumer: ConsumerId) {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         state.phase = Phase::Positioning;
         state.generation += 1;
         state.requested = 0;
-        let action = Action::Position { consumer, generation: state.generation, after: state.durable_floor };
+        let newest = state.stream.clone().zip(state.newest);
+        let action = Action::Position { consumer, generation: state.generation, after: state.durable_floor, newest };
         self.actions.push_back(action);
     }
 
@@ -361,17 +413,22 @@ impl Core {
     }
 
     /// Ends a consumer's work: what has not begun is let go of, what runs ends and is committed.
-    fn stop(&mut self, consumer: ConsumerId, phase: Phase) {
+    pub(super) fn stop(&mut self, consumer: ConsumerId, phase: Phase) {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         state.phase = phase;
         state.requested = 0;
         state.ready.clear();
+        if std::mem::take(&mut state.in_round) {
+            let used = state.pace.used;
+            self.round.remove(&(used, consumer));
+        }
         self.blocked.retain(|(of, _), _| *of != consumer);
         for lane in self.lanes.of(consumer) {
             if !matches!(self.lanes.get(lane).map(|lane| &lane.state), Some(LaneState::Running { .. })) {
                 self.drop_lane(lane);
             }
         }
+        self.stop_releasing(consumer);
     }
 
     fn drain(&mut self) {
@@ -387,18 +444,18 @@ impl Core {
 
     /// Finishes what waited for a consumer, or for the host, to have nothing under way.
     fn check_quiet(&mut self) {
-        let mut rebind = Vec::new();
+        let mut again = Vec::new();
         for (consumer, state) in &mut self.consumers {
             match state.phase {
                 Phase::Stopping if state.is_quiet() => {
                     state.phase = Phase::Stopped;
                     self.actions.push_back(Action::Stopped { consumer: *consumer });
                 }
-                Phase::Rebinding if state.is_quiet() => rebind.push(*consumer),
+                Phase::Rebinding | Phase::Restarting if state.is_quiet() => again.push(*consumer),
                 _ => {}
             }
         }
-        rebind.into_iter().for_each(|consumer| self.position(consumer));
+        again.into_iter().for_each(|consumer| self.position(consumer));
         if self.draining
             && !self.drained
             && self.actions.is_empty()

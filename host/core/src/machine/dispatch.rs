@@ -1,20 +1,21 @@
 //! Lanes at work: which lane goes to an executor next, and what follows from what came back.
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::consumer::Phase;
 use super::core::{Core, Timer};
-use super::event::{Action, Arrival, Job, JobResult, LaneId, Run};
+use super::event::{Action, Arrival, Job, JobResult, LaneId, Run, VersionRule};
 use super::lanes::{Lane, LaneState, Waiting};
-use crate::batch::{Outcome, Settlement};
 use crate::breaks::Break;
-use crate::effects::WriteSet;
-use crate::ids::{ConsumerId, IdHash, RowId, Version};
-use crate::message::{DeadLetter, FailedAttempt, Failure, GivenUp, Message};
+use crate::ids::{ConsumerId, IdHash};
+use crate::message::GivenUp;
+use crate::parked::ParkCause;
+use crate::policy::VersionPolicy;
 
 /// What is counted for an outcome that has no effects, in bytes.
-const OUTCOME_BYTES: usize = 64;
+pub(super) const OUTCOME_BYTES: usize = 64;
 
 impl Core {
     /// Puts a held delivery into its lane, or gives it up at once if nobody can read it.
@@ -27,13 +28,21 @@ impl Core {
         }
         let gated = !self.settings.breaks.has(Break::NoKeyGate);
         let key = waiting.message.key.clone().filter(|_| gated);
+        let overtakes = self.settings.breaks.has(Break::OvertakeParked);
+        if !overtakes && key.as_ref().is_some_and(|key| self.is_held(consumer, key)) {
+            self.park_behind(consumer, waiting);
+            return;
+        }
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let known = key.as_ref().and_then(|key| state.by_key.get(key)).copied();
-        if let Some(lane) = known.and_then(|id| self.lanes.get_mut(id)) {
+        if let Some((id, lane)) = known.and_then(|id| Some((id, self.lanes.get_mut(id)?))) {
             // Deliveries come in stream order, so this is nearly always the end; a redelivered one still takes its own place, behind what runs.
             let running = if let LaneState::Running { jobs, .. } = lane.state { jobs } else { 0 };
-            let at = lane.queue.partition_point(|other| other.message.sequence < waiting.message.sequence);
+            let is_before =
+                |other: &Waiting| other.released.is_some() || other.message.sequence < waiting.message.sequence;
+            let at = lane.queue.partition_point(is_before);
             lane.queue.insert(at.max(running), waiting);
+            self.spill(id);
             return;
         }
         let lane = Lane { consumer, key: key.clone(), queue: VecDeque::from([waiting]), state: LaneState::Ready };
@@ -44,41 +53,90 @@ impl Core {
         self.make_ready(id);
     }
 
-    /// Hands runs to the executors while there are lanes that are ready and places that are free. Consumers take turns.
+    /// A key that waits for its next attempt may not fill its consumer's memory: when much of it came meanwhile, it is parked until then.
+    fn spill(&mut self, id: LaneId) {
+        /// The part of its consumer's books that it may take.
+        const PART: usize = 4;
+        let Some(lane) = self.lanes.get_mut(id) else { return };
+        let LaneState::Backoff { until_tick_ms } = lane.state else { return };
+        let Some(state) = self.consumers.get(&lane.consumer) else { return };
+        let bytes = lane.queue.back().map_or(0, |last| last.message.weight()) * lane.queue.len();
+        if lane.queue.len() * PART < state.policy.messages_held_max && bytes * PART < state.policy.bytes_held_max {
+            return;
+        }
+        let consumer = lane.consumer;
+        let delay_ms = until_tick_ms.saturating_sub(self.now.tick_ms);
+        if let Some(head) = lane.queue.pop_front() {
+            self.hold_key(consumer, id, head, ParkCause::Retrying, Some(delay_ms));
+        }
+    }
+
+    /// Hands runs to the executors while there are lanes that are ready and places that are free. Whoever used the executors least goes first.
     pub(super) fn dispatch(&mut self) {
         // What runs leaves effects in memory until they are committed and folded: where that does not keep up, nothing more is begun.
         if self.draining || self.overlay_full || self.open.is_full() {
             return;
         }
-        let mut passed_over = 0;
-        while self.runs_out < self.settings.runs_max && passed_over < self.round.len() {
-            let Some(consumer) = self.round.pop_front() else { return };
-            let Some(state) = self.consumers.get_mut(&consumer) else { continue };
-            // Attempts on state that all keys share are serial: each must see what the one before it left.
-            if state.policy.shared_state && state.running > 0 {
-                self.round.push_back(consumer);
-                passed_over += 1;
+        let mut passed_over = None;
+        while self.runs_out < self.settings.runs_max {
+            let turn = match passed_over {
+                None => self.round.first().copied(),
+                Some(last) => self.round.range((Bound::Excluded(last), Bound::Unbounded)).next().copied(),
+            };
+            let Some((used, consumer)) = turn else { return };
+            let attempts = self.attempts_allowed(consumer);
+            if attempts == 0 {
+                passed_over = turn;
+                self.lose_credit(used, consumer);
                 continue;
             }
-            let lane = state.ready.pop_front();
-            if state.ready.is_empty() {
-                state.in_round = false;
-            } else {
-                self.round.push_back(consumer);
+            self.used_last = self.used_last.max(used);
+            let Some(state) = self.consumers.get_mut(&consumer) else { continue };
+            self.round.remove(&(used, consumer));
+            state.in_round = false;
+            if let Some(lane) = state.ready.pop_front() {
+                self.execute(consumer, lane, attempts);
             }
-            if let Some(lane) = lane {
-                self.execute(consumer, lane);
-                passed_over = 0;
+            self.join_round(consumer);
+        }
+    }
+
+    /// Whoever may not begin now has no claim to the time that it does not use.
+    fn lose_credit(&mut self, used: u64, consumer: ConsumerId) {
+        let used_last = self.used_last;
+        if used < used_last && self.round.remove(&(used, consumer)) {
+            self.round.insert((used_last, consumer));
+            if let Some(state) = self.consumers.get_mut(&consumer) {
+                state.pace.catch_up(used_last);
             }
         }
     }
 
-    fn execute(&mut self, consumer: ConsumerId, id: LaneId) {
+    /// A consumer with ready lanes stands in the round, at the place that its use of the executors gives it.
+    fn join_round(&mut self, consumer: ConsumerId) {
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        if !state.ready.is_empty() && !state.in_round {
+            state.in_round = true;
+            self.round.insert((state.pace.used, consumer));
+        }
+    }
+
+    fn leave_round(&mut self, consumer: ConsumerId) {
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        if std::mem::take(&mut state.in_round) {
+            self.round.remove(&(state.pace.used, consumer));
+        }
+    }
+
+    fn execute(&mut self, consumer: ConsumerId, id: LaneId, attempts_max: usize) {
         let Some(lane) = self.lanes.get_mut(id) else { return };
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        let versions = state.policy.versions;
         let dedup = !self.settings.breaks.has(Break::NoDedup);
+        let jobs_max = self.settings.run_messages_max.min(attempts_max);
         let mut claims: Vec<IdHash> = Vec::new();
-        let mut jobs = Vec::with_capacity(lane.queue.len().min(self.settings.run_messages_max));
-        for waiting in lane.queue.iter().take(self.settings.run_messages_max) {
+        let mut jobs = Vec::with_capacity(lane.queue.len().min(jobs_max));
+        for waiting in lane.queue.iter().take(jobs_max) {
             if let Some(mark) = waiting.message.mark.filter(|_| dedup) {
                 if self.claims.get(&(consumer, mark)).is_some_and(|holder| *holder != id) {
                     if jobs.is_empty() {
@@ -91,14 +149,18 @@ impl Core {
                 self.claims.insert((consumer, mark), id);
                 claims.push(mark);
             }
+            let rule = |policy: VersionPolicy| VersionRule { first: policy.first, gap_allowed: waiting.gap_allowed };
             jobs.push(Job {
                 message: Arc::clone(&waiting.message),
                 attempt: waiting.failures.saturating_add(1),
                 dedup,
+                versions: versions.map(rule),
             });
         }
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let shared_state = state.policy.shared_state;
+        state.pace.began(state.policy.weight);
+        state.pace.spend(state.policy.rate, jobs.len());
+        state.breaker.began();
         lane.state = LaneState::Running { jobs: jobs.len(), claims, shared_state };
         self.runs_out += 1;
         state.running += 1;
@@ -106,39 +168,60 @@ impl Core {
     }
 
     /// Takes what a run did: outcomes go into the open batch, a failure decides what the lane does next.
-    pub(super) fn run_ended(&mut self, consumer: ConsumerId, id: LaneId, results: Vec<JobResult>) {
-        let (Some(state), Some(lane)) = (self.consumers.get_mut(&consumer), self.lanes.get_mut(id)) else { return };
-        let LaneState::Running { claims, shared_state, .. } = &mut lane.state else { return };
+    pub(super) fn run_ended(&mut self, consumer: ConsumerId, id: LaneId, results: Vec<JobResult>, busy_us: u64) {
+        let Some(LaneState::Running { claims, shared_state, .. }) = self.lanes.get_mut(id).map(|lane| &mut lane.state)
+        else {
+            return;
+        };
         let (claims, shared_state) = (std::mem::take(claims), *shared_state);
+        // Its place in the round is by what it used, which changes now.
+        self.leave_round(consumer);
+        let (Some(state), Some(lane)) = (self.consumers.get_mut(&consumer), self.lanes.get_mut(id)) else { return };
         lane.state = LaneState::Ready;
         state.running -= 1;
+        state.pace.ended(busy_us, state.policy.weight, self.now.tick_ms);
+        if results.is_empty() {
+            state.breaker.nothing_tried();
+        }
         self.runs_out -= 1;
+        self.join_round(consumer);
         for mark in claims {
             self.release_claim(consumer, mark);
         }
         let mut backoff = None;
+        let mut again = Vec::new();
         for result in results {
             let Some(waiting) = self.lanes.get_mut(id).and_then(|lane| lane.queue.pop_front()) else { break };
             match result {
                 JobResult::Applied { version, writes } => {
-                    let state_key = if shared_state { None } else { waiting.message.key.clone() };
-                    self.applied(consumer, &waiting.message, state_key, version, writes);
+                    self.applied(consumer, waiting, shared_state, version, writes)
                 }
-                JobResult::Duplicate => self.duplicate(consumer, &waiting.message),
+                JobResult::Duplicate => self.duplicate(consumer, waiting),
+                JobResult::Stale => self.stale(consumer, waiting),
+                JobResult::Gap { expected } => again.extend(self.gap(consumer, waiting, expected)),
                 JobResult::Failed { version, failure } => {
-                    backoff = self.failed(consumer, id, waiting, version, failure)
+                    backoff = self.failed(consumer, id, waiting, version, failure);
                 }
             }
         }
+        if let Some(lane) = self.lanes.get_mut(id) {
+            again.into_iter().rev().for_each(|waiting| lane.queue.push_front(waiting));
+        }
         self.rest_lane(id, backoff);
+    }
+
+    pub(super) fn is_at_work(&self, consumer: ConsumerId) -> bool {
+        let phase = self.consumers.get(&consumer).map(|state| state.phase);
+        matches!(phase, Some(Phase::Running | Phase::Positioning))
     }
 
     /// Decides the state of a lane that nothing is running for.
     fn rest_lane(&mut self, id: LaneId, backoff_ms: Option<u64>) {
         let Some(lane) = self.lanes.get_mut(id) else { return };
-        let Some(state) = self.consumers.get_mut(&lane.consumer) else { return };
-        let goes_on = matches!(state.phase, Phase::Running | Phase::Positioning);
-        if lane.queue.is_empty() || !goes_on {
+        let (consumer, is_empty) = (lane.consumer, lane.queue.is_empty());
+        let goes_on = self.is_at_work(consumer);
+        let Some(state) = self.consumers.get_mut(&consumer) else { return };
+        if is_empty || !goes_on {
             self.drop_lane(id);
         } else if let Some(delay_ms) = backoff_ms {
             state.waiting_retry += 1;
@@ -161,15 +244,17 @@ impl Core {
         }
     }
 
-    fn make_ready(&mut self, id: LaneId) {
+    pub(super) fn make_ready(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(id) else { return };
         lane.state = LaneState::Ready;
         let consumer = lane.consumer;
+        let used_last = self.used_last;
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
-        state.ready.push_back(id);
-        if !std::mem::replace(&mut state.in_round, true) {
-            self.round.push_back(consumer);
+        if !state.in_round && state.running == 0 {
+            state.pace.catch_up(used_last);
         }
+        state.ready.push_back(id);
+        self.join_round(consumer);
     }
 
     /// Lets on one lane that waits for the id. Its run claims the id in turn, so the others follow one by one: to wake them all each time
@@ -198,98 +283,10 @@ impl Core {
             state.by_key.remove(&key);
         }
         for waiting in lane.queue {
-            state.let_go(waiting.message.sequence);
-        }
-    }
-
-    fn applied(
-        &mut self,
-        consumer: ConsumerId,
-        message: &Message,
-        state_key: Option<Arc<str>>,
-        version: Version,
-        writes: WriteSet,
-    ) {
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
-        state.counters.applied += 1;
-        state.outbox_rows += writes.events.len();
-        let first_row = RowId(self.next_row);
-        self.next_row += writes.events.len() as u64;
-        let bytes = OUTCOME_BYTES + writes.weight();
-        let outcome = Outcome::Applied { version, mark: message.mark, state_key, writes, first_row };
-        self.open.push(Settlement { consumer, sequence: message.sequence, outcome }, bytes);
-    }
-
-    fn duplicate(&mut self, consumer: ConsumerId, message: &Message) {
-        if let Some(state) = self.consumers.get_mut(&consumer) {
-            state.counters.duplicates += 1;
-        }
-        self.open.push(Settlement { consumer, sequence: message.sequence, outcome: Outcome::Duplicate }, OUTCOME_BYTES);
-    }
-
-    /// Gives the message up, or puts it back at the head of its lane and says how long to wait.
-    fn failed(
-        &mut self,
-        consumer: ConsumerId,
-        id: LaneId,
-        mut waiting: Waiting,
-        version: Version,
-        failure: Failure,
-    ) -> Option<u64> {
-        let policy = self.consumers.get(&consumer).map(|state| state.policy)?;
-        let asked_ms = match &failure {
-            Failure::Retry { after_ms, .. } | Failure::Park { after_ms, .. } => *after_ms,
-            _ => None,
-        };
-        let parked = matches!(failure, Failure::Park { .. });
-        let rejected = matches!(failure, Failure::Reject { .. });
-        waiting.calls = waiting.calls.saturating_add(1);
-        waiting.remember(FailedAttempt { at_ms: self.now.wall_ms, version, failure });
-        let delay_ms = if parked {
-            let since = *waiting.parked_since_tick_ms.get_or_insert(self.now.tick_ms);
-            let left = policy.park.longest_ms.saturating_sub(self.now.tick_ms.saturating_sub(since));
-            if left == 0 {
-                self.give_up(consumer, waiting, GivenUp::ParkedTooLong);
-                return None;
+            // What was parked is in the store, and not in the books of the stream.
+            if waiting.released.is_none() {
+                state.let_go(waiting.message.sequence);
             }
-            asked_ms.unwrap_or(policy.park.delay_ms).clamp(1, left)
-        } else {
-            waiting.failures += 1;
-            if rejected {
-                self.give_up(consumer, waiting, GivenUp::Rejected);
-                return None;
-            }
-            if waiting.failures >= policy.retry.attempts_max {
-                self.give_up(consumer, waiting, GivenUp::Exhausted);
-                return None;
-            }
-            let seed = self.settings.jitter_seed ^ waiting.message.sequence;
-            policy.retry.delay_ms(waiting.failures, asked_ms, seed).max(1)
-        };
-        if let Some(state) = self.consumers.get_mut(&consumer) {
-            state.counters.retries += 1;
         }
-        if let Some(lane) = self.lanes.get_mut(id) {
-            lane.queue.push_front(waiting);
-        }
-        Some(delay_ms)
-    }
-
-    fn give_up(&mut self, consumer: ConsumerId, waiting: Waiting, cause: GivenUp) {
-        if let Some(state) = self.consumers.get_mut(&consumer) {
-            state.counters.dead_letters += 1;
-        }
-        let bytes = OUTCOME_BYTES + waiting.message.weight();
-        let sequence = waiting.message.sequence;
-        let letter = Arc::new(DeadLetter {
-            message: waiting.message,
-            cause,
-            history: waiting.history.into(),
-            attempts: waiting.calls,
-            at_ms: self.now.wall_ms,
-        });
-        let outcome = Outcome::DeadLettered(Arc::clone(&letter));
-        self.open.push(Settlement { consumer, sequence, outcome }, bytes);
-        self.actions.push_back(Action::DeadLettered { consumer, letter });
     }
 }

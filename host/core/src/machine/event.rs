@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::batch::{Batch, StreamIdentity};
+use crate::batch::{Batch, Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::effects::{Event as Emitted, WriteSet};
-use crate::ids::{ConsumerId, RowId, Version};
+use crate::ids::{ConsumerId, ParkId, RowId, Version};
 use crate::message::{Failure, Message};
+use crate::parked::{ParkLane, ParkPlace, Parked};
 use crate::policy::Policy;
 
 /// Where a consumer begins that has no cursor yet.
@@ -27,7 +28,7 @@ pub enum Input {
         /// Its number, from [`crate::Core::register`].
         consumer: ConsumerId,
         /// Its policies.
-        policy: Policy,
+        policy: Box<Policy>,
         /// Where it begins if it has no cursor.
         start: Start,
     },
@@ -36,7 +37,23 @@ pub enum Input {
         /// The consumer.
         consumer: ConsumerId,
         /// Its policies from now on.
-        policy: Policy,
+        policy: Box<Policy>,
+    },
+    /// Another version of the plug-in serves from now on.
+    Swapped {
+        /// The consumer.
+        consumer: ConsumerId,
+    },
+    /// The parked messages that [`Action::Fetch`] asked for, in order.
+    Fetched {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// That of the action.
+        lane: ParkLane,
+        /// That of the action.
+        ticket: u64,
+        /// The messages; none if there are no more.
+        rows: Vec<Arc<Parked>>,
     },
     /// A consumer is to stop: running attempts end, what they did is committed, then [`Action::Stopped`].
     Stop {
@@ -87,6 +104,8 @@ pub enum Input {
         lane: LaneId,
         /// One result for each message that was handled, in order. Only the last may be a failure.
         results: Vec<JobResult>,
+        /// How long it kept its executor busy, in microseconds.
+        busy_us: u64,
     },
     /// The batch of the last [`Action::Commit`] is durable.
     Committed,
@@ -123,6 +142,13 @@ pub enum JobResult {
     },
     /// Its id is among the processed ones; the handler was not called.
     Duplicate,
+    /// A version of its entity that is not older was applied before; the handler was not called.
+    Stale,
+    /// A version of its entity that comes before it is missing; the handler was not called.
+    Gap {
+        /// The version that would be next.
+        expected: u64,
+    },
     /// The attempt failed and left nothing.
     Failed {
         /// The version that failed.
@@ -156,6 +182,61 @@ pub struct Job {
     pub attempt: u32,
     /// Whether its id is looked up among the processed ones.
     pub dedup: bool,
+    /// Whether its entity's version has to be the next one; none: it is not ordered by version.
+    pub versions: Option<VersionRule>,
+}
+
+/// How an executor checks a message's entity version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionRule {
+    /// The first version of an entity, if it is known.
+    pub first: Option<u64>,
+    /// Whether it is handled although one before it is missing.
+    pub gap_allowed: bool,
+}
+
+/// What there is to do with a message by the version of its entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is next.
+    Now,
+    /// It, or a newer one, was applied before.
+    Stale,
+    /// One before it is missing.
+    Gap {
+        /// The version that would be next.
+        expected: u64,
+    },
+}
+
+impl VersionRule {
+    /// Judges a message of this version, when `known` is the last one that was applied.
+    #[must_use]
+    pub fn judge(&self, version: u64, known: Option<u64>) -> Turn {
+        let expected = known.map_or(self.first, |known| known.checked_add(1));
+        match expected {
+            _ if known.is_some_and(|known| version <= known) => Turn::Stale,
+            Some(expected) if version > expected && !self.gap_allowed => Turn::Gap { expected },
+            _ => Turn::Now,
+        }
+    }
+}
+
+/// Parked messages to read, in order.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The consumer.
+    pub consumer: ConsumerId,
+    /// The lane.
+    pub lane: ParkLane,
+    /// Goes back in [`Input::Fetched`].
+    pub ticket: u64,
+    /// Only those behind this place; none: from the first one.
+    pub after: Option<(u64, ParkId)>,
+    /// How many, at most.
+    pub rows_max: usize,
+    /// It may end once they take this much memory, in bytes.
+    pub bytes_max: usize,
 }
 
 /// Something to do.
@@ -169,6 +250,8 @@ pub enum Action {
         generation: u64,
         /// Everything up to this sequence is settled.
         after: u64,
+        /// The newest message that was settled, and its stream: if that has another message there, it went backwards.
+        newest: Option<(StreamIdentity, Newest)>,
     },
     /// Fetch up to this many messages.
     Pull {
@@ -181,6 +264,40 @@ pub enum Action {
     },
     /// Execute.
     Execute(Run),
+    /// Read parked messages; then [`Input::Fetched`].
+    Fetch(Fetch),
+    /// A message is parked, or its row was replaced; becomes durable with a later commit. Whoever reads parked messages has to see it at once.
+    Parked {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// The row.
+        row: Arc<Parked>,
+    },
+    /// A message is parked no more; becomes durable with a later commit. Whoever reads parked messages may not see it any more.
+    Unparked {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// Where it stood.
+        place: ParkPlace,
+    },
+    /// A dead letter is gone; becomes durable with a later commit. Whoever reads dead letters may not see it any more.
+    DeadLetterRemoved {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// Its sequence.
+        sequence: u64,
+        /// When its stream stored it.
+        published_at_ms: u64,
+    },
+    /// The consumer was paused, by an operator or by its breaker, or goes on.
+    Held {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// By whom.
+        by: HoldBy,
+        /// None: it goes on.
+        hold: Option<Hold>,
+    },
     /// Make durable; then [`Input::Committed`]. No other commit is asked for meanwhile.
     Commit(Arc<Batch>),
     /// These deliveries are durably settled: tell JetStream.
@@ -236,6 +353,17 @@ pub enum Action {
 /// Why a consumer was stopped by the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HaltReason {
+    /// The attempts of a message are used up, and the consumer's policy is to halt then.
+    Exhausted {
+        /// The message's sequence.
+        sequence: u64,
+        /// Its ordering key.
+        key: Option<Arc<str>>,
+        /// How many attempts there were.
+        attempts: u32,
+        /// How the last one failed.
+        failure: Failure,
+    },
     /// The stream has lost messages that were settled; going on would skip those that take their sequences.
     StreamWentBackwards {
         /// The stream.
@@ -258,6 +386,10 @@ pub struct KnownConsumer {
     pub stream: StreamIdentity,
     /// How far it is.
     pub cursor: Cursor,
+    /// By whom it is held, since when and why.
+    pub holds: Vec<(HoldBy, Hold)>,
+    /// The newest message that was settled; none: none was.
+    pub newest: Option<Newest>,
 }
 
 /// An event that was committed and is not known to be published.

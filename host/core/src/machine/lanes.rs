@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::event::LaneId;
 use crate::ids::{ConsumerId, IdHash};
 use crate::message::{FailedAttempt, HISTORY_MAX, Message};
+use crate::parked::{ParkCause, ParkPlace, Parked};
+use crate::time::Now;
 
 /// A message that waits in its lane, and what happened to it so far.
 #[derive(Debug)]
@@ -17,14 +19,58 @@ pub(crate) struct Waiting {
     pub(crate) calls: u32,
     /// Those that count against the consumer's attempts.
     pub(crate) failures: u32,
-    /// When the plug-in first said that it is not its turn.
-    pub(crate) parked_since_tick_ms: Option<u64>,
+    /// When the first of them ended, on the clock of `tick_ms`.
+    pub(crate) failing_since_tick_ms: Option<u64>,
     pub(crate) history: VecDeque<FailedAttempt>,
+    /// The parked row that it was brought back from: its delivery was settled when it was parked.
+    pub(crate) released: Option<ParkPlace>,
+    /// Why it was parked.
+    pub(crate) cause: Option<ParkCause>,
+    /// Until when it was to be parked: milliseconds since 1970-01-01 UTC.
+    pub(crate) until_ms: Option<u64>,
+    /// When it was first parked.
+    pub(crate) parked_at_ms: Option<u64>,
+    /// How often it was brought back after its attempts had been used up.
+    pub(crate) releases: u32,
+    /// It is handled although a version before its own is missing.
+    pub(crate) gap_allowed: bool,
 }
 
 impl Waiting {
+    /// A delivery.
     pub(crate) fn new(message: Arc<Message>) -> Self {
-        Self { message, calls: 0, failures: 0, parked_since_tick_ms: None, history: VecDeque::new() }
+        Self {
+            message,
+            calls: 0,
+            failures: 0,
+            failing_since_tick_ms: None,
+            history: VecDeque::new(),
+            released: None,
+            cause: None,
+            until_ms: None,
+            parked_at_ms: None,
+            releases: 0,
+            gap_allowed: false,
+        }
+    }
+
+    /// A parked message that was brought back.
+    pub(crate) fn released(row: &Parked, now: Now) -> Self {
+        // Its retries go on, so the time that they may take began with the first of them that is known.
+        let first = row.history.len().saturating_sub(row.failures as usize);
+        let since_ms = row.history.get(first).map(|first| now.wall_ms.saturating_sub(first.at_ms));
+        Self {
+            failing_since_tick_ms: since_ms.map(|since_ms| now.tick_ms.saturating_sub(since_ms)),
+            calls: row.attempts,
+            failures: row.failures,
+            history: row.history.iter().cloned().collect(),
+            released: Some(row.place()),
+            cause: Some(row.cause),
+            until_ms: row.until_ms,
+            parked_at_ms: Some(row.parked_at_ms),
+            releases: row.releases.saturating_add(u32::from(row.cause == ParkCause::Exhausted)),
+            ..Self::new(Arc::clone(&row.message))
+        }
     }
 
     pub(crate) fn remember(&mut self, failed: FailedAttempt) {

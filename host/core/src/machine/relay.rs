@@ -61,8 +61,9 @@ pub(crate) struct Relay {
     in_flight_max: usize,
     in_flight: FxHashMap<RowId, OutboxRow>,
     keys: FxHashMap<OrderKey, KeyState>,
-    /// Rows of keys that are over their trouble: they leave before anything in `queue`.
-    resumed: VecDeque<OutboxRow>,
+    /// Rows of keys that are over their trouble: they leave before anything in `queue`, and in the order of their numbers. A key may be in trouble again before
+    /// all of it has left.
+    resumed: BTreeMap<RowId, OutboxRow>,
     queue: VecDeque<OutboxRow>,
     /// Troubled keys whose delay is over.
     due: VecDeque<OrderKey>,
@@ -75,7 +76,7 @@ impl Relay {
             in_flight_max: in_flight_max.max(1),
             in_flight: FxHashMap::default(),
             keys: FxHashMap::default(),
-            resumed: VecDeque::new(),
+            resumed: BTreeMap::new(),
             queue: VecDeque::new(),
             due: VecDeque::new(),
             waiting: 0,
@@ -90,7 +91,8 @@ impl Relay {
     /// The next row to publish, if the window has room.
     pub(crate) fn next(&mut self) -> Option<OutboxRow> {
         while self.in_flight.len() < self.in_flight_max {
-            let row = self.resumed.pop_front().or_else(|| self.queue.pop_front())?;
+            let resumed = self.resumed.pop_first().map(|(_, row)| row);
+            let row = resumed.or_else(|| self.queue.pop_front())?;
             let state = self.keys.entry(OrderKey::of(&row)).or_default();
             if let Some(trouble) = &mut state.trouble {
                 trouble.waiting.insert(row.row, row);
@@ -123,7 +125,7 @@ impl Relay {
                 self.keys.remove(&key);
                 if let Some(trouble) = over {
                     self.waiting -= trouble.waiting.len();
-                    self.resumed.extend(trouble.waiting.into_values());
+                    self.resumed.extend(trouble.waiting);
                 }
             }
         }

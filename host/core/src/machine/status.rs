@@ -1,8 +1,8 @@
 //! What an operator can see of the core.
 
-use super::consumer::{Counters, Phase};
+use super::consumer::Counters;
 use super::core::Core;
-use crate::batch::StreamIdentity;
+use crate::batch::{Hold, HoldBy, StreamIdentity};
 use crate::ids::ConsumerId;
 
 /// The books of one consumer, at one moment.
@@ -12,7 +12,7 @@ pub struct ConsumerStatus {
     pub id: ConsumerId,
     /// Its name.
     pub name: Box<str>,
-    /// One word for what it does: `stopped`, `positioning`, `rebinding`, `running`, `stopping` or `halted`.
+    /// One word for what it does: `stopped`, `positioning`, `rebinding`, `restarting`, `running`, `stopping` or `halted`.
     pub phase: &'static str,
     /// The stream that it reads.
     pub stream: Option<StreamIdentity>,
@@ -30,6 +30,14 @@ pub struct ConsumerStatus {
     pub waiting_retry: usize,
     /// Events committed and not known to be published.
     pub outbox_pending: usize,
+    /// Parked messages.
+    pub parked_rows: u64,
+    /// Keys that have any, and parked messages without a key.
+    pub parked_lanes: usize,
+    /// Those of them that are being brought back.
+    pub lanes_releasing: usize,
+    /// Who keeps it from working, since when and why.
+    pub holds: Vec<(HoldBy, Hold)>,
     /// What it did since the host was started.
     pub counters: Counters,
 }
@@ -48,20 +56,19 @@ pub struct Status {
 }
 
 impl Core {
+    /// Events asked to be published and not answered yet.
+    #[must_use]
+    pub fn events_in_flight(&self) -> usize {
+        self.relay.in_flight()
+    }
+
     /// The books as they are now.
     #[must_use]
     pub fn status(&self) -> Status {
         let consumers = self.consumers.iter().map(|(id, state)| ConsumerStatus {
             id: *id,
             name: state.name.clone(),
-            phase: match state.phase {
-                Phase::Stopped => "stopped",
-                Phase::Positioning => "positioning",
-                Phase::Rebinding => "rebinding",
-                Phase::Running => "running",
-                Phase::Stopping => "stopping",
-                Phase::Halted => "halted",
-            },
+            phase: state.phase.word(),
             stream: state.stream.clone(),
             floor: state.durable_floor,
             high: state.high(),
@@ -70,6 +77,10 @@ impl Core {
             running: state.running,
             waiting_retry: state.waiting_retry,
             outbox_pending: state.outbox_rows,
+            parked_rows: state.parked_rows,
+            parked_lanes: state.parked.len(),
+            lanes_releasing: state.releases.under_way + state.held_releases.under_way,
+            holds: state.holds.iter().map(|(by, hold)| (*by, hold.clone())).collect(),
             counters: state.counters,
         });
         Status {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::batch::StreamIdentity;
 use crate::ids::ConsumerId;
 
 #[derive(Default)]
@@ -43,12 +44,14 @@ fn message(headers: &[(&str, &str)]) -> Arc<Message> {
         payload: Bytes::new(),
         sequence: 7,
         published_at_ms: 0,
+        stream: Arc::new(StreamIdentity { name: "S".into(), created_ns: 1 }),
+        entity_version: None,
     })
 }
 
 fn terms(limits: EffectLimits) -> Arc<Terms> {
     let grants = Grants { emit: vec!["out.>".into()] };
-    Arc::new(Terms { grants, limits, mark_ttl_ms: 1_000, event_id_prefix: "c:S:".into(), shared_state: false })
+    Arc::new(Terms { grants, limits, mark_ttl_ms: 1_000, consumer_name: "c".into(), shared_state: false })
 }
 
 fn begin(view: MapView, limits: EffectLimits) -> Transaction {
@@ -97,7 +100,7 @@ fn events_have_ids_that_depend_on_message_and_position_only() {
         (first, second, tx.into_writes().events[0].key.clone())
     };
     let (first, second, key) = emit(None);
-    assert_eq!((first.as_str(), second.as_str()), ("c:S:7:0", "c:S:7:1"));
+    assert_eq!((first.as_str(), second.as_str()), ("c:S:1:7:0", "c:S:1:7:1"));
     assert_eq!(key.as_deref(), Some("alice"));
     assert_eq!(emit(Some("bob")).2.as_deref(), Some("bob"));
 }

@@ -1,5 +1,6 @@
 //! A core on a bench: a test says what happens, and looks at what the core asks for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,11 @@ use bytes::Bytes;
 use crate::batch::{Batch, Outcome, StreamIdentity};
 use crate::effects::{Event, WriteSet};
 use crate::ids::{ConsumerId, IdHash, RowId, Version};
-use crate::machine::{Action, Arrival, Core, Input, JobResult, Recovered, Run, Settings, Start};
+use crate::machine::{
+    Action, Arrival, Core, Fetch, Input, JobResult, Operation, OperationRefused, Recovered, Run, Settings, Start,
+};
 use crate::message::{Failure, Message};
+use crate::parked::{ParkPlace, Parked};
 use crate::policy::{Policy, RetryPolicy};
 use crate::time::Now;
 
@@ -17,11 +21,21 @@ pub(super) struct Bench {
     pub(super) tick_ms: u64,
     /// What the core asked for and the test has not looked at yet.
     pub(super) asked: Vec<Action>,
+    /// What is parked, as a store would have it.
+    pub(super) parked: BTreeMap<(ConsumerId, ParkPlace), Arc<Parked>>,
+    /// The next runs keep their executors busy for so long, in microseconds.
+    pub(super) busy_us: u64,
 }
 
 impl Bench {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { core: Core::new(settings, Recovered::default()), tick_ms: 0, asked: Vec::new() }
+        Self {
+            core: Core::new(settings, Recovered::default()),
+            tick_ms: 0,
+            asked: Vec::new(),
+            parked: BTreeMap::new(),
+            busy_us: 1_000,
+        }
     }
 
     /// A core with one consumer that runs on a stream of its own, from its begin.
@@ -34,15 +48,55 @@ impl Bench {
     /// One more consumer that runs.
     pub(super) fn add(&mut self, name: &str, policy: Policy) -> ConsumerId {
         let consumer = self.core.register(name);
-        self.tell(Input::Start { consumer, policy, start: Start::All });
+        self.tell(Input::Start { consumer, policy: Box::new(policy), start: Start::All });
         self.positioned(consumer, "S", 1, 0);
         self.commit();
         consumer
     }
 
     pub(super) fn tell(&mut self, input: Input) {
-        self.core.handle(Now { tick_ms: self.tick_ms, wall_ms: self.tick_ms }, input);
-        self.asked.extend(std::iter::from_fn(|| self.core.poll_action()));
+        self.core.handle(self.now(), input);
+        self.perform();
+    }
+
+    /// Collects what the core asks for; keeps and reads parked messages on the way, as a store would.
+    pub(super) fn perform(&mut self) {
+        while let Some(action) = self.core.poll_action() {
+            match &action {
+                Action::Parked { consumer, row } => _ = self.parked.insert((*consumer, row.place()), Arc::clone(row)),
+                Action::Unparked { consumer, place } => {
+                    assert!(self.parked.remove(&(*consumer, place.clone())).is_some(), "{place:?} is not parked");
+                }
+                Action::Fetch(fetch) => {
+                    let (consumer, lane, ticket) = (fetch.consumer, fetch.lane.clone(), fetch.ticket);
+                    let rows = self.read(fetch);
+                    self.core.handle(self.now(), Input::Fetched { consumer, lane, ticket, rows });
+                    continue;
+                }
+                _ => {}
+            }
+            self.asked.push(action);
+        }
+    }
+
+    fn read(&self, fetch: &Fetch) -> Vec<Arc<Parked>> {
+        let behind = |place: &ParkPlace| fetch.after.is_none_or(|after| (place.order, place.id) > after);
+        let wanted = self
+            .parked
+            .iter()
+            .filter(|((consumer, place), _)| *consumer == fetch.consumer && place.lane == fetch.lane && behind(place));
+        wanted.take(fetch.rows_max).map(|(_, row)| Arc::clone(row)).collect()
+    }
+
+    /// An operator asks for something.
+    pub(super) fn operate(&mut self, consumer: ConsumerId, operation: Operation) -> Result<(), OperationRefused> {
+        let done = self.core.operate(self.now(), consumer, operation);
+        self.perform();
+        done
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { tick_ms: self.tick_ms, wall_ms: self.tick_ms }
     }
 
     /// Lets time pass up to the next wake-up; says how much it was.
@@ -93,7 +147,7 @@ impl Bench {
     }
 
     pub(super) fn end(&mut self, run: &Run, results: Vec<JobResult>) {
-        self.tell(Input::RunEnded { consumer: run.consumer, lane: run.lane, results });
+        self.tell(Input::RunEnded { consumer: run.consumer, lane: run.lane, results, busy_us: self.busy_us });
     }
 
     /// All messages of the run are applied.
@@ -156,6 +210,8 @@ pub(super) fn message(sequence: u64, key: &str) -> Message {
         payload: Bytes::new(),
         sequence,
         published_at_ms: 0,
+        stream: Arc::new(StreamIdentity { name: "S".into(), created_ns: 1 }),
+        entity_version: None,
     }
 }
 
@@ -202,7 +258,9 @@ pub(super) fn outcomes(batch: &Batch) -> Vec<(u64, &'static str)> {
     let word = |outcome: &Outcome| match outcome {
         Outcome::Applied { .. } => "applied",
         Outcome::Duplicate => "duplicate",
-        Outcome::DeadLettered(letter) => letter.cause.kind(),
+        Outcome::Stale => "stale",
+        Outcome::Parked(row) => row.cause.kind(),
+        Outcome::DeadLettered { letter, .. } => letter.cause.kind(),
     };
     batch.settlements.iter().map(|settlement| (settlement.sequence, word(&settlement.outcome))).collect()
 }

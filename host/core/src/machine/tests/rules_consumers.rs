@@ -19,7 +19,7 @@ fn a_stopped_consumer_ends_what_runs_and_starts_again_at_its_cursor() {
     bench.end(&runs[0], vec![retry()]);
     assert_eq!(bench.stopped(), 1);
     bench.positions();
-    bench.tell(Input::Start { consumer, policy: policy(), start: Start::All });
+    bench.tell(Input::Start { consumer, policy: Box::new(policy()), start: Start::All });
     assert_eq!(bench.positions(), [0]);
     bench.positioned(consumer, "S", 1, 5);
     bench.runs();
@@ -28,20 +28,26 @@ fn a_stopped_consumer_ends_what_runs_and_starts_again_at_its_cursor() {
 }
 
 #[test]
-fn a_consumer_that_is_started_before_it_has_stopped_goes_on() {
+fn a_consumer_that_is_started_before_it_has_stopped_ends_what_runs_and_goes_on() {
     let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
     bench.deliver(consumer, &[message(1, "a")]);
     let run = bench.run();
     bench.deliver(consumer, &[message(2, "a"), message(3, "b")]);
     let other = bench.run();
+    bench.positions();
     bench.tell(Input::Stop { consumer });
-    bench.tell(Input::Start { consumer, policy: policy(), start: Start::All });
-    bench.positioned(consumer, "S", 1, 3);
-    bench.deliver(consumer, &[message(1, "a"), message(2, "a"), message(3, "b")]);
-    assert!(bench.runs().is_empty(), "both keys have a run out");
+    bench.tell(Input::Start { consumer, policy: Box::new(policy()), start: Start::All });
+    assert_eq!(bench.core.status().consumers[0].phase, "restarting");
     bench.apply(&run);
-    assert_eq!(sequences(&bench.run()), [2]);
+    bench.commit();
+    assert!(bench.positions().is_empty(), "a run is still out");
     bench.apply(&other);
+    assert!(bench.positions().is_empty(), "its outcome is not durable");
+    bench.commit();
+    assert_eq!(bench.positions(), [1]);
+    bench.positioned(consumer, "S", 1, 3);
+    bench.deliver(consumer, &[message(2, "a"), message(3, "b")]);
+    assert_eq!(sequences(&bench.run()), [2]);
     assert_eq!(bench.stopped(), 0);
 }
 
@@ -53,10 +59,11 @@ fn a_stop_forgets_who_waited_for_an_id() {
     let first = bench.run();
     bench.tell(Input::Stop { consumer });
     assert!(bench.core.blocked.is_empty());
-    bench.tell(Input::Start { consumer, policy: policy(), start: Start::All });
+    bench.tell(Input::Start { consumer, policy: Box::new(policy()), start: Start::All });
+    bench.apply(&first);
+    bench.commit();
     bench.positioned(consumer, "S", 1, 3);
     bench.deliver(consumer, &messages);
-    bench.apply(&first);
     for sequence in [2, 3] {
         let run = bench.run();
         assert_eq!(sequences(&run), [sequence]);
@@ -89,11 +96,11 @@ fn the_floor_rises_when_the_last_deliveries_turn_out_to_be_settled() {
     let stream = StreamIdentity { name: "S".into(), created_ns: 1 };
     let mut cursor = Cursor::at(48);
     cursor.settle(54);
-    let known = KnownConsumer { id: ConsumerId(1), name: "c".into(), stream, cursor };
+    let known = KnownConsumer { id: ConsumerId(1), name: "c".into(), stream, cursor, holds: Vec::new(), newest: None };
     let mut bench = Bench::new(Settings::default());
     bench.core = Core::new(Settings::default(), Recovered { consumers: vec![known], ..Recovered::default() });
     let consumer = bench.core.register("c");
-    bench.tell(Input::Start { consumer, policy: policy(), start: Start::All });
+    bench.tell(Input::Start { consumer, policy: Box::new(policy()), start: Start::All });
     bench.positioned(consumer, "S", 1, 54);
     bench.deliver(consumer, &[message(49, "a")]);
     let run = bench.run();
@@ -114,7 +121,7 @@ fn the_floor_rises_when_the_last_deliveries_turn_out_to_be_settled() {
     bench.end(&runs[0], vec![retry()]);
     bench.apply(&runs[1]);
     bench.commit();
-    bench.tell(Input::Start { consumer, policy: policy(), start: Start::All });
+    bench.tell(Input::Start { consumer, policy: Box::new(policy()), start: Start::All });
     bench.positioned(consumer, "S", 1, 5);
     bench.deliver(consumer, &[message(1, "a")]);
     let run = bench.run();
@@ -190,7 +197,7 @@ fn a_stream_that_went_backwards_halts_its_consumer_and_no_other() {
 fn a_consumer_that_starts_with_new_messages_does_so_once() {
     let mut bench = Bench::new(Settings::default());
     let consumer = bench.core.register("c");
-    let start = || Input::Start { consumer, policy: policy(), start: Start::New };
+    let start = || Input::Start { consumer, policy: Box::new(policy()), start: Start::New };
     let bound = |action: &Action| {
         if let Action::Bound { replaced, after, .. } = action { Some((replaced.is_some(), *after)) } else { None }
     };
@@ -229,7 +236,7 @@ fn a_drain_commits_what_ran_and_begins_nothing() {
     assert_eq!(bench.commit().unwrap().published, rows(&[0]));
     assert!(bench.drained() && bench.runs().is_empty() && bench.pulls().is_empty());
     bench.positions();
-    bench.tell(Input::Start { consumer, policy: policy(), start: Start::All });
+    bench.tell(Input::Start { consumer, policy: Box::new(policy()), start: Start::All });
     assert!(bench.asked.iter().all(|action| matches!(action, Action::Settle { .. } | Action::Bound { .. })));
 }
 

@@ -1,11 +1,43 @@
 //! The core in a small world with faults: every seed is another history.
 
+use std::collections::BTreeMap;
+
 use super::violation::Checked;
 use super::world::World;
 use crate::breaks::Breaks;
 
-/// Seeds tried by default; `PELTON_CORE_SEEDS=first..last` tries others.
+/// Seeds tried by default; `PELTON_CORE_SEEDS=first..last` tries others, and with `PELTON_CORE_TRACE` set shows all that happens.
 const SEEDS: u64 = 400;
+
+/// What the world is there for: all of it happens within the seeds that are tried.
+const HAPPENS: [&str; 26] = [
+    "asked",
+    "behind",
+    "breaker closes",
+    "breaker opens",
+    "crash while messages are parked",
+    "dropped",
+    "edited",
+    "exhausted",
+    "fetch",
+    "fetch of nothing",
+    "gap",
+    "gap passed: operator",
+    "gap passed: overdue",
+    "gap-never-filled",
+    "given up: exhausted",
+    "halted",
+    "operator refused",
+    "parked no more",
+    "parked-too-long",
+    "paused or resumed",
+    "rejected",
+    "released by an operator",
+    "replayed",
+    "retrying",
+    "stale",
+    "stream replaced while messages are parked",
+];
 
 fn seeds() -> std::ops::Range<u64> {
     let asked = std::env::var("PELTON_CORE_SEEDS").ok();
@@ -21,20 +53,23 @@ fn history(seed: u64, breaks: Breaks) -> Checked<World> {
 #[test]
 fn every_promise_holds_whatever_happens() {
     let (mut settled, mut rows, mut crashes) = (0, 0, 0);
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seeds() {
         let world = history(seed, Breaks::default())
             .unwrap_or_else(|violation| panic!("seed {seed}: {:?}: {}", violation.broken, violation.what));
         settled += world.durable.settled.len();
         rows += world.durable.next_row;
         crashes += world.crashes;
+        world.seen.iter().for_each(|(what, times)| *seen.entry(what).or_default() += times);
     }
+    println!("{seen:#?}");
+    let missing: Vec<_> = HAPPENS.iter().filter(|what| !seen.contains_key(*what)).collect();
+    assert!(missing.is_empty(), "a world in which some of it never happens shows nothing: {missing:?}");
     println!("{settled} messages settled, {rows} events, {crashes} crashes and drains");
 }
 
 #[cfg(feature = "fault-injection")]
 mod broken_on_purpose {
-    use std::collections::BTreeMap;
-
     use super::super::violation::Broken;
     use super::*;
     use crate::breaks::Break;
@@ -50,6 +85,9 @@ mod broken_on_purpose {
                 Break::NoDedup => Broken::Twice,
                 Break::NoKeyGate => Broken::KeyOrder,
                 Break::RemoveBeforePuback => Broken::RowRemoved,
+                Break::PublishBeforeCommit => Broken::Publish,
+                Break::OvertakeParked => Broken::KeyOrder,
+                Break::ForgetParkedOnCrash | Break::LoseGap => Broken::Lost,
             };
             let mut found: BTreeMap<String, u64> = BTreeMap::new();
             for seed in 0..NOTICED_WITHIN {

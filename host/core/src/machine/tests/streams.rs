@@ -21,12 +21,49 @@ pub(super) struct Stream {
     pub(super) last_sequence: u64,
     /// Messages still to be published.
     pub(super) to_come: u64,
+    /// The versions of entities, by key, if its messages have any: they outlive the stream.
+    pub(super) versions: Option<BTreeMap<Arc<str>, Versions>>,
+}
+
+/// The versions of one entity: which is next, and which were left out and come later.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Versions {
+    next: u64,
+    owed: Vec<u64>,
+}
+
+impl Versions {
+    /// A version for one more message: mostly the next, now and then one that was published before, or one that was left out, some of which never come.
+    fn take(&mut self, chance: &mut Chance) -> u64 {
+        if self.next > 0 && chance.one_in(10) {
+            return chance.between(1, self.next);
+        }
+        if !self.owed.is_empty() && chance.one_in(2) {
+            let place = chance.below(self.owed.len() as u64) as usize;
+            return self.owed.remove(place);
+        }
+        self.next += 1;
+        while chance.one_in(8) {
+            if !chance.one_in(4) {
+                self.owed.push(self.next);
+            }
+            self.next += 1;
+        }
+        self.next
+    }
 }
 
 impl Stream {
     pub(super) fn new(consumer: ConsumerId, created_ns: i64, to_come: u64) -> Self {
         let identity = StreamIdentity { name: format!("S{}", consumer.0).into(), created_ns };
-        Self { identity, messages: BTreeMap::new(), unreadable: BTreeSet::new(), last_sequence: 0, to_come }
+        Self {
+            identity,
+            messages: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            last_sequence: 0,
+            to_come,
+            versions: None,
+        }
     }
 
     /// One more message, often after some that are not this consumer's. Some bear the id of another message, of the same key or not.
@@ -46,6 +83,8 @@ impl Stream {
         let incarnation = self.identity.created_ns as u128;
         // Messages without a key have their sequence for an id, half of the time.
         let marked = key.is_some() || !sequence.is_multiple_of(2);
+        let entity_version =
+            key.clone().and_then(|key| Some(self.versions.as_mut()?.entry(key).or_default().take(chance)));
         let message = Message {
             mark: marked.then_some(IdHash(number << 16 | incarnation)),
             id,
@@ -56,6 +95,8 @@ impl Stream {
             sequence,
             // Says of which incarnation it is.
             published_at_ms: self.identity.created_ns as u64,
+            stream: Arc::new(self.identity.clone()),
+            entity_version,
         };
         if chance.one_in(40) {
             self.unreadable.insert(sequence);
@@ -86,6 +127,13 @@ pub(super) struct Subscription {
     pub(super) scheduled: bool,
 }
 
+impl Subscription {
+    pub(super) fn end(&mut self) {
+        self.generation = None;
+        self.credit = 0;
+    }
+}
+
 /// The broker.
 #[derive(Debug, Default)]
 pub(super) struct Broker {
@@ -114,8 +162,7 @@ impl Broker {
     /// The host is gone, and with it its subscriptions.
     pub(super) fn host_is_gone(&mut self) {
         for subscription in self.subscriptions.values_mut() {
-            subscription.generation = None;
-            subscription.credit = 0;
+            subscription.end();
         }
     }
 }

@@ -15,6 +15,10 @@ pub(super) enum Broken {
     RowRemoved,
     /// A limit was passed (G8).
     Limit,
+    /// A message was forgotten, or skipped that should not be (G1).
+    Lost,
+    /// A paused consumer works, or one that may go on forgets that it was paused.
+    Held,
     /// The books do not agree with what happened.
     Books,
     /// Something waits for ever.

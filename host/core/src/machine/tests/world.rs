@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::chance::Chance;
-use super::durable::Durable;
+use super::durable::{Applied, Durable, Name, ParkedRows};
 use super::streams::{Broker, Stream};
 use super::violation::{Broken, Checked, holds};
+use super::world_policy;
 use crate::batch::Batch;
 use crate::breaks::Breaks;
 use crate::cursor::Cursor;
 use crate::ids::{ConsumerId, IdHash, RowId};
-use crate::machine::{Arrival, Core, Input, KnownConsumer, LaneId, Run, Settings, Start};
-use crate::policy::{ParkPolicy, Policy, RetryPolicy};
+use crate::machine::{Arrival, Core, Fetch, Input, KnownConsumer, LaneId, Run, Settings, Start};
+use crate::message::DeadLetter;
+use crate::parked::{ParkLane, ParkPlace};
+use crate::policy::Policy;
 use crate::time::Now;
 
 /// Something that is going to happen.
@@ -37,6 +40,14 @@ pub(super) enum Happening {
     /// JetStream answers a publish.
     Answer(RowId),
     OverlayEmpty,
+    /// The store has read parked messages.
+    Fetched(Fetch),
+    /// An operator resumes the consumer.
+    Resume(ConsumerId),
+    /// The plug-in of the consumer succeeds again.
+    Healed(ConsumerId),
+    /// The operator of the quiet time looks whether something needs a hand.
+    PutRight,
     /// Something goes wrong, and later something else.
     Trouble,
     /// From here on nothing goes wrong any more.
@@ -46,7 +57,10 @@ pub(super) enum Happening {
 impl Happening {
     /// Whether it dies with the host.
     fn is_of_host(&self) -> bool {
-        !matches!(self, Self::Publish(_) | Self::Trouble | Self::Calm)
+        !matches!(
+            self,
+            Self::Publish(_) | Self::Trouble | Self::Calm | Self::Resume(_) | Self::Healed(_) | Self::PutRight
+        )
     }
 }
 
@@ -57,9 +71,18 @@ pub(super) struct Life {
     pub(super) commit: Option<Arc<Batch>>,
     /// The marks that a lookup finds: durable ones and those of runs that ended.
     pub(super) marks: BTreeSet<(ConsumerId, IdHash)>,
-    pub(super) last_of_key: BTreeMap<(ConsumerId, i64, Arc<str>), u64>,
-    /// Messages with an outcome, durable or not.
-    pub(super) finished: BTreeSet<(ConsumerId, i64, u64)>,
+    pub(super) applied: Applied,
+    /// Messages that need no attempt any more, durably or not.
+    pub(super) finished: BTreeSet<Name>,
+    pub(super) parked: ParkedRows,
+    pub(super) dead: BTreeMap<Name, Arc<DeadLetter>>,
+    /// The highest version of each entity that nobody has to wait for any longer: it was parked until its deadline.
+    pub(super) waited: BTreeMap<(ConsumerId, ParkLane), u64>,
+    /// Lanes that an operator released.
+    pub(super) forced: BTreeSet<(ConsumerId, ParkLane)>,
+    /// Attempts begun.
+    pub(super) begun: BTreeMap<ConsumerId, u64>,
+    pub(super) began_ms: u64,
     pub(super) in_flight: BTreeSet<RowId>,
     /// Refused, and not acknowledged since.
     pub(super) refused: BTreeSet<RowId>,
@@ -76,9 +99,7 @@ pub(super) struct Tally {
     pub(super) applied: u64,
     pub(super) duplicates: u64,
     pub(super) failed: u64,
-    /// Dead letters because of failed attempts.
-    pub(super) given_up: u64,
-    pub(super) unreadable: u64,
+    pub(super) dead_letters: u64,
     pub(super) published: u64,
     pub(super) outbox_rows: usize,
 }
@@ -98,6 +119,13 @@ pub(super) struct World {
     pub(super) life: Life,
     pub(super) calm: bool,
     pub(super) crashes: u64,
+    /// How often what happened that the world is there for.
+    pub(super) seen: BTreeMap<&'static str, u64>,
+    traced: bool,
+    /// Consumers that an operator paused.
+    pub(super) paused: BTreeSet<ConsumerId>,
+    /// Consumers whose plug-in fails, whatever the message.
+    pub(super) sick: BTreeSet<ConsumerId>,
 }
 
 /// Troubles end at this time, in milliseconds.
@@ -108,14 +136,7 @@ const STUCK_AT_MS: u64 = 600_000;
 impl World {
     pub(super) fn new(seed: u64, breaks: Breaks) -> Self {
         let mut chance = Chance::new(seed);
-        let settings = Settings {
-            runs_max: chance.between(1, 5) as usize,
-            run_messages_max: chance.between(1, 6) as usize,
-            relay_in_flight_max: chance.between(1, 12) as usize,
-            published_flush_ms: chance.between(1, 300),
-            jitter_seed: seed,
-            breaks,
-        };
+        let settings = world_policy::settings(&mut chance, seed, breaks);
         Self {
             chance,
             settings,
@@ -129,6 +150,10 @@ impl World {
             life: Life::default(),
             calm: false,
             crashes: 0,
+            seen: BTreeMap::new(),
+            traced: std::env::var_os("PELTON_CORE_TRACE").is_some(),
+            paused: BTreeSet::new(),
+            sick: BTreeSet::new(),
         }
     }
 
@@ -143,10 +168,18 @@ impl World {
             if number < consumers {
                 let name = format!("c{number}").into();
                 let stream = self.broker.stream(consumer).identity.clone();
-                let known = KnownConsumer { id: consumer, name, stream, cursor: Cursor::default() };
+                let known = KnownConsumer {
+                    id: consumer,
+                    name,
+                    stream,
+                    cursor: Cursor::default(),
+                    holds: Vec::new(),
+                    newest: None,
+                };
                 self.durable.consumers.insert(consumer, known);
             }
-            let policy = self.policy();
+            let policy = world_policy::policy(&mut self.chance);
+            self.broker.stream(consumer).versions = policy.versions.map(|_| BTreeMap::new());
             self.policies.insert(consumer, policy);
             self.soon(50, Happening::Publish(consumer));
         }
@@ -175,32 +208,19 @@ impl World {
         self.check_end()
     }
 
-    fn policy(&mut self) -> Policy {
-        let chance = &mut self.chance;
-        Policy {
-            retry: RetryPolicy {
-                attempts_max: chance.between(1, 5) as u32,
-                first_delay_ms: chance.between(1, 50),
-                longest_delay_ms: 200,
-                ..RetryPolicy::default()
-            },
-            park: ParkPolicy { delay_ms: chance.between(1, 80), longest_ms: chance.between(1, 400) },
-            messages_held_max: chance.between(1, 40) as usize,
-            bytes_held_max: chance.between(300, 20_000) as usize,
-            outbox_rows_max: chance.between(1, 60) as usize,
-            shared_state: chance.one_in(5),
-        }
-    }
-
     /// A host starts on what is durable.
     fn boot(&mut self) {
         self.core = Core::new(self.settings, self.durable.recovered());
         self.life = Life {
             marks: self.durable.marks.clone(),
-            last_of_key: self.durable.last_of_key.clone(),
-            finished: self.durable.settled.clone(),
+            applied: self.durable.applied.clone(),
+            finished: self.durable.finished.clone(),
+            parked: self.durable.parked.clone(),
+            dead: self.durable.dead.clone(),
+            began_ms: self.tick_ms,
             ..Life::default()
         };
+        self.who_is_paused();
         for (consumer, _) in self.durable.outbox.values() {
             self.life.books.entry(*consumer).or_default().outbox_rows += 1;
         }
@@ -213,6 +233,9 @@ impl World {
     /// The host dies, or ends after it was drained. A commit that was under way may have become durable.
     pub(super) fn crash(&mut self, may_finish_commit: bool) -> Checked {
         self.crashes += 1;
+        if !self.life.parked.is_empty() {
+            self.saw("crash while messages are parked");
+        }
         if let Some(batch) = self.life.commit.take()
             && may_finish_commit
             && self.chance.one_in(2)
@@ -231,8 +254,23 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, input: Input) {
-        let now = Now { tick_ms: self.tick_ms, wall_ms: 1_000_000 + self.tick_ms };
-        self.core.handle(now, input);
+        self.trace(&input);
+        self.core.handle(self.now(), input);
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { tick_ms: self.tick_ms, wall_ms: 1_000_000 + self.tick_ms }
+    }
+
+    /// Shows what happens, for whoever looks into a seed.
+    pub(super) fn trace(&self, what: &dyn std::fmt::Debug) {
+        if self.traced {
+            println!("{} {what:?}", self.tick_ms);
+        }
+    }
+
+    pub(super) fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
     }
 
     pub(super) fn later(&mut self, delay_ms: u64, happening: Happening) {
@@ -255,8 +293,8 @@ impl World {
             }
             Happening::Lost(consumer, generation) => self.tell(Input::Lost { consumer, generation }),
             Happening::Start(consumer) => {
-                let policy = self.policies[&consumer];
-                self.tell(Input::Start { consumer, policy, start: Start::All });
+                let policy = self.policies[&consumer].clone();
+                self.tell(Input::Start { consumer, policy: Box::new(policy), start: Start::All });
             }
             Happening::RunEnds(lane) => return self.run_ends(lane),
             Happening::CommitEnds => {
@@ -269,6 +307,10 @@ impl World {
                 self.life.overlay_full = false;
                 self.tell(Input::OverlayFull(false));
             }
+            Happening::Fetched(fetch) => self.fetched(fetch),
+            Happening::Resume(consumer) => self.resume(consumer),
+            Happening::Healed(consumer) => _ = self.sick.remove(&consumer),
+            Happening::PutRight => self.put_right(),
             Happening::Trouble => return self.trouble(),
             Happening::Calm => self.calm_down(),
         }
@@ -334,7 +376,7 @@ impl World {
         }
         self.soon(400, Happening::Trouble);
         let consumer = ConsumerId(self.chance.between(1, self.policies.len() as u64) as u32);
-        match self.chance.below(16) {
+        match self.chance.below(24) {
             0..=5 => self.lose(consumer),
             6..=8 => self.crash(true)?,
             9 if !self.life.draining => {
@@ -351,9 +393,25 @@ impl World {
                 self.tell(Input::OverlayFull(true));
                 self.soon(100, Happening::OverlayEmpty);
             }
-            _ => {}
+            15 => {
+                self.sick.insert(consumer);
+                self.soon(400, Happening::Healed(consumer));
+            }
+            _ => return self.operator(consumer),
         }
         Ok(())
+    }
+
+    /// The store answers a fetch with what it has by now, or with the first part of it.
+    fn fetched(&mut self, fetch: Fetch) {
+        let Fetch { consumer, lane, ticket, after, rows_max, .. } = fetch;
+        let most = self.chance.between(1, rows_max as u64) as usize;
+        let behind = |place: &ParkPlace| after.is_none_or(|after| (place.order, place.id) > after);
+        let own = |(of, place): &(ConsumerId, ParkPlace)| *of == consumer && place.lane == lane && behind(place);
+        let rows = self.life.parked.iter().filter(|(place, _)| own(place)).take(most);
+        let rows: Vec<_> = rows.map(|(_, row)| Arc::clone(row)).collect();
+        self.saw(if rows.is_empty() { "fetch of nothing" } else { "fetch" });
+        self.tell(Input::Fetched { consumer, lane, ticket, rows });
     }
 
     /// The subscription breaks, and the core hears of it some time later.
@@ -370,20 +428,27 @@ impl World {
 
     /// The stream is deleted and made anew.
     fn replace_stream(&mut self, consumer: ConsumerId) {
+        if self.life.parked.keys().any(|(of, _)| *of == consumer) {
+            self.saw("stream replaced while messages are parked");
+        }
         self.lose(consumer);
         let old = self.broker.stream(consumer);
         let (created, to_come) = (old.identity.created_ns + 1, std::mem::take(&mut old.to_come));
-        let stream = Stream::new(consumer, created, to_come + self.chance.between(1, 10));
+        let versions = old.versions.take();
+        let mut stream = Stream::new(consumer, created, to_come + self.chance.between(1, 10));
+        stream.versions = versions;
         self.broker.streams.insert((consumer, created), stream);
         self.soon(30, Happening::Publish(consumer));
     }
 
     fn calm_down(&mut self) {
         self.calm = true;
+        self.sick.clear();
         self.life.overlay_full = false;
         self.tell(Input::OverlayFull(false));
         for consumer in self.policies.keys().copied().collect::<Vec<_>>() {
             self.later(1, Happening::Start(consumer));
         }
+        self.later(2, Happening::PutRight);
     }
 }

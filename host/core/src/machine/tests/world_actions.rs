@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::durable::name_of;
 use super::violation::{Broken, Checked, holds};
 use super::world::{Happening, World};
-use crate::effects::{Event, WriteSet};
-use crate::ids::{ConsumerId, RowId, Version};
-use crate::machine::{Action, Input, Job, JobResult, LaneId, Run};
-use crate::message::{Failure, GivenUp, Message};
+use crate::batch::HoldBy;
+use crate::effects::WriteSet;
+use crate::ids::{ConsumerId, Version};
+use crate::machine::breaker::is_not_the_messages;
+use crate::machine::{Action, HaltReason, Input, Job, JobResult, LaneId, Run, Turn, VersionRule};
+use crate::message::{DeadLetter, Failure, GivenUp, Message};
+use crate::parked::{ParkCause, ParkLane, ParkPlace, Parked};
+use crate::policy::{OnExhausted, OnGap};
 
 const VERSION: Version = Version([7; 32]);
 
@@ -24,8 +27,9 @@ impl World {
     }
 
     fn perform(&mut self, action: Action) -> Checked {
+        self.trace(&action);
         match action {
-            Action::Position { consumer, generation, after } => {
+            Action::Position { consumer, generation, after, .. } => {
                 self.durable.covered(&self.broker, consumer, after, "the position")?;
                 let subscription = self.broker.subscription(consumer);
                 subscription.generation = Some(generation);
@@ -36,6 +40,7 @@ impl World {
             Action::Pull { consumer, generation, messages } => {
                 holds(!self.life.overlay_full, Broken::Limit, || "a pull while the overlay is full".into())?;
                 holds(!self.life.draining, Broken::Limit, || "a pull while the host drains".into())?;
+                holds(!self.paused.contains(&consumer), Broken::Held, || format!("{consumer:?} is paused, and pulls"))?;
                 let subscription = self.broker.subscription(consumer);
                 if subscription.generation == Some(generation) {
                     holds(subscription.positioned, Broken::Books, || "a pull before the position".into())?;
@@ -54,7 +59,7 @@ impl World {
             Action::Settle { consumer, floor, sequences } => self.settle(consumer, floor, &sequences)?,
             Action::Publish { row, event } => self.leave(row, &event)?,
             Action::Stopped { consumer } => self.stopped(consumer)?,
-            Action::Halted { .. } => holds(false, Broken::Stuck, || format!("halted: {action:?}"))?,
+            Action::Halted { consumer, reason } => self.halted(consumer, &reason)?,
             Action::Bound { .. } => {}
             Action::Drained => {
                 let life = &self.life;
@@ -62,16 +67,71 @@ impl World {
                 holds(idle && life.draining, Broken::Books, || format!("not drained: {life:?}"))?;
                 self.life.drained = true;
             }
-            Action::DeadLettered { consumer, letter } => {
-                let message = &letter.message;
-                self.life.finished.insert((consumer, message.published_at_ms as i64, message.sequence));
-                let tally = self.life.books.entry(consumer).or_default();
-                match letter.cause {
-                    GivenUp::Unreadable(_) => tally.unreadable += 1,
-                    _ => tally.given_up += 1,
-                }
+            Action::Fetch(fetch) => self.soon(20, Happening::Fetched(fetch)),
+            Action::Parked { consumer, row } => self.parked(consumer, row),
+            Action::Unparked { consumer, place } => {
+                let row = self.life.parked.remove(&(consumer, place));
+                holds(row.is_some(), Broken::Twice, || "a message is released twice".into())?;
+                self.waited_for(consumer, row.as_deref());
+                self.saw("parked no more");
+            }
+            Action::DeadLettered { consumer, letter } => self.dead_lettered(consumer, letter)?,
+            Action::DeadLetterRemoved { consumer, sequence, published_at_ms } => {
+                let letter = self.life.dead.remove(&(consumer, published_at_ms as i64, sequence));
+                holds(letter.is_some(), Broken::Books, || format!("{sequence} of {consumer:?} is no dead letter"))?;
+            }
+            Action::Held { consumer, by, hold } => {
+                self.saw(match (by, &hold) {
+                    (HoldBy::Operator, _) => "paused or resumed",
+                    (HoldBy::Breaker, Some(_)) => "breaker opens",
+                    (HoldBy::Breaker, None) => "breaker closes",
+                });
+                let known = &self.core.consumers[&consumer].holds;
+                holds(known.get(&by) == hold.as_ref(), Broken::Held, || format!("{consumer:?}: {by:?} {hold:?}"))?;
             }
         }
+        Ok(())
+    }
+
+    fn parked(&mut self, consumer: ConsumerId, row: Arc<Parked>) {
+        self.saw(row.cause.kind());
+        self.life.applied.note_parked(consumer, &row);
+        let before = self.life.parked.insert((consumer, row.place()), row);
+        self.waited_for(consumer, before.as_deref());
+    }
+
+    /// A parked row went, or was replaced: if it had waited until its deadline, nobody has to wait for its version any longer.
+    fn waited_for(&mut self, consumer: ConsumerId, row: Option<&Parked>) {
+        let now_ms = self.now().wall_ms;
+        let is_over = |row: &&Parked| row.until_ms.is_some_and(|until_ms| until_ms <= now_ms);
+        if let Some(row) = row.filter(|row| matches!(row.cause, ParkCause::Gap { .. })).filter(is_over) {
+            let ParkPlace { lane, order, .. } = row.place();
+            let waited = self.life.waited.entry((consumer, lane)).or_default();
+            *waited = order.max(*waited);
+        }
+    }
+
+    fn dead_lettered(&mut self, consumer: ConsumerId, letter: Arc<DeadLetter>) -> Checked {
+        let name = name_of(consumer, &letter.message);
+        self.saw(match letter.cause {
+            GivenUp::Exhausted => "given up: exhausted",
+            _ => letter.cause.kind(),
+        });
+        let policy = &self.policies[&consumer];
+        let last = letter.history.last().map(|last| &last.failure);
+        let spared = self.core.consumers[&consumer].breaker.is_open() && last.is_some_and(is_not_the_messages);
+        holds(!spared || letter.cause != GivenUp::Exhausted, Broken::Held, || format!("{name:?} was to be spared"))?;
+        let allowed = match letter.cause {
+            GivenUp::Unreadable(_) | GivenUp::Rejected | GivenUp::ParkedTooLong => true,
+            GivenUp::Exhausted => policy.on_exhausted == OnExhausted::DeadLetter,
+            GivenUp::GapNeverFilled => policy.versions.is_some_and(|policy| policy.on_gap == OnGap::DeadLetter),
+        };
+        holds(allowed, Broken::Lost, || format!("{name:?} is given up: {letter:?}"))?;
+        let tally = self.life.books.entry(consumer).or_default();
+        tally.dead_letters += 1;
+        tally.outbox_rows += usize::from(policy.dead_letter_subject.is_some());
+        self.life.finished.insert(name);
+        self.life.dead.insert(name, letter);
         Ok(())
     }
 
@@ -89,14 +149,26 @@ impl World {
             holds(a.is_none() || a != b, Broken::KeyOrder, || format!("two runs of key {a:?}"))?;
             holds(own.is_disjoint(&marks(other)), Broken::Twice, || "an id is in two runs".into())?;
         }
-        for job in &run.jobs {
-            let Message { sequence, published_at_ms, key, .. } = job.message.as_ref();
-            let finished = self.life.finished.contains(&(consumer, *published_at_ms as i64, *sequence));
-            holds(!finished, Broken::Twice, || format!("{consumer:?} executes {sequence} again"))?;
-            holds(*key == run.jobs[0].message.key, Broken::KeyOrder, || "a run of several keys".into())?;
+        let policy = &self.policies[&consumer];
+        holds(!self.paused.contains(&consumer), Broken::Held, || format!("{consumer:?} is paused, and runs"))?;
+        let keys = self.life.runs.values().filter(|run| run.consumer == consumer).count();
+        holds(policy.rate.keys_max.is_none_or(|most| keys < most), Broken::Limit, || format!("{keys} keys"))?;
+        let begun = self.life.begun.entry(consumer).or_default();
+        *begun += run.jobs.len() as u64;
+        if let Some(rate) = policy.rate.per_second.map(u64::from) {
+            let most = rate * (self.tick_ms - self.life.began_ms) / 1_000 + (rate / 10).max(1);
+            // The core's clock of a new life begins with all that may begin at once.
+            holds(*begun <= most + 1, Broken::Limit, || format!("{begun} of {most} attempts"))?;
         }
-        let rising = run.jobs.windows(2).all(|pair| pair[0].message.sequence < pair[1].message.sequence);
-        holds(rising, Broken::KeyOrder, || format!("{run:?}"))?;
+        for job in &run.jobs {
+            let name = name_of(consumer, &job.message);
+            let finished = self.life.finished.contains(&name);
+            holds(!finished, Broken::Twice, || format!("{name:?} is executed again"))?;
+            let runs_already = |run: &Run| run.jobs.iter().any(|job| name_of(run.consumer, &job.message) == name);
+            let twice = self.life.runs.values().any(runs_already);
+            holds(!twice, Broken::Twice, || format!("{name:?} is in two runs"))?;
+            holds(job.message.key == run.jobs[0].message.key, Broken::KeyOrder, || "a run of several keys".into())?;
+        }
         let lane = run.lane;
         let before = self.life.runs.insert(lane, run);
         holds(before.is_none(), Broken::KeyOrder, || "two runs of a lane".into())?;
@@ -117,32 +189,29 @@ impl World {
                 break;
             }
         }
-        self.tell(Input::RunEnded { consumer, lane, results });
+        let busy_us = self.chance.below(25_000);
+        self.tell(Input::RunEnded { consumer, lane, results, busy_us });
         Ok(())
     }
 
     fn handle_message(&mut self, consumer: ConsumerId, job: &Job) -> Checked<JobResult> {
         let message = &job.message;
-        let created = message.published_at_ms as i64;
-        let tally = self.life.books.entry(consumer).or_default();
+        let name = name_of(consumer, message);
         let mark = message.mark.map(|mark| (consumer, mark));
         if job.dedup && mark.is_some_and(|mark| self.life.marks.contains(&mark)) {
-            tally.duplicates += 1;
-            self.life.finished.insert((consumer, created, message.sequence));
+            self.life.books.entry(consumer).or_default().duplicates += 1;
+            self.life.finished.insert(name);
             return Ok(JobResult::Duplicate);
         }
-        let trouble = !self.calm && self.chance.one_in(6);
-        if trouble {
-            tally.failed += 1;
-            return Ok(JobResult::Failed { version: VERSION, failure: self.failure() });
+        if let Some(early) = self.judge_version(consumer, job)? {
+            return Ok(early);
         }
-        self.life.finished.insert((consumer, created, message.sequence));
-        if let Some(key) = message.key.clone() {
-            let last = self.life.last_of_key.insert((consumer, created, key), message.sequence).unwrap_or(0);
-            holds(last < message.sequence, Broken::KeyOrder, || {
-                format!("{consumer:?} applies {} after {last}", message.sequence)
-            })?;
+        if let Some(failure) = self.failure(consumer, message) {
+            self.life.books.entry(consumer).or_default().failed += 1;
+            return Ok(JobResult::Failed { version: VERSION, failure });
         }
+        self.life.finished.insert(name);
+        self.life.applied.add(consumer, message)?;
         self.life.marks.extend(mark);
         let events: Vec<_> = (0..self.chance.below(4)).map(|place| self.event(consumer, message, place)).collect();
         let tally = self.life.books.entry(consumer).or_default();
@@ -151,102 +220,82 @@ impl World {
         Ok(JobResult::Applied { version: VERSION, writes: WriteSet { state: Vec::new(), events } })
     }
 
-    fn failure(&mut self) -> Failure {
-        let after_ms = self.chance.one_in(2).then(|| self.chance.below(100));
+    /// What an executor says by the message's version alone. A gap may only be passed when somebody has waited for it long enough, or an
+    /// operator wants it.
+    fn judge_version(&mut self, consumer: ConsumerId, job: &Job) -> Checked<Option<JobResult>> {
+        let (Some(rule), Some(version)) = (job.versions, job.message.entity_version) else { return Ok(None) };
+        let key = job.message.key.clone().expect("only keyed messages have versions");
+        let known = self.life.applied.versions.get(&(consumer, Arc::clone(&key))).copied();
+        let strict = VersionRule { gap_allowed: false, ..rule };
+        match strict.judge(version, known) {
+            Turn::Now => Ok(None),
+            Turn::Stale => {
+                self.saw("stale");
+                self.life.finished.insert(name_of(consumer, &job.message));
+                Ok(Some(JobResult::Stale))
+            }
+            Turn::Gap { expected } if !rule.gap_allowed => Ok(Some(JobResult::Gap { expected })),
+            Turn::Gap { expected } => {
+                let lane = ParkLane::Key(key);
+                let now_ms = self.now().wall_ms;
+                let overdue = self.life.parked.iter().any(|((of, place), row)| {
+                    *of == consumer && place.lane == lane && row.until_ms.is_some_and(|until| until <= now_ms)
+                });
+                let waited = self.life.waited.get(&(consumer, lane.clone())).is_some_and(|waited| version <= *waited);
+                // It had its turn once, and came back.
+                let name = name_of(consumer, &job.message);
+                let own = |row: &Parked, of| name_of(of, &row.message) == name && row.attempts > 0;
+                let tried = self.life.parked.iter().any(|((of, _), row)| own(row, *of));
+                let wanted = overdue || waited || tried || self.life.forced.contains(&(consumer, lane.clone()));
+                self.saw(if overdue { "gap passed: overdue" } else { "gap passed: operator" });
+                holds(wanted, Broken::Lost, || {
+                    format!("{:?}: version {version} instead of {expected}", name_of(consumer, &job.message))
+                })?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether and how an attempt fails.
+    fn failure(&mut self, consumer: ConsumerId, message: &Message) -> Option<Failure> {
+        if self.calm {
+            return None;
+        }
         let reason = "by chance".into();
-        match self.chance.below(6) {
+        if self.sick.contains(&consumer) {
+            return Some(Failure::Retry { reason, after_ms: None });
+        }
+        // Some never succeed while there is trouble.
+        let poisoned = message.sequence.is_multiple_of(13);
+        if !poisoned && !self.chance.one_in(6) {
+            return None;
+        }
+        let after_ms = self.chance.one_in(2).then(|| self.chance.below(100));
+        Some(match self.chance.below(7) {
             0 => Failure::Reject { reason },
             1 => Failure::Trap { reason },
             2 => Failure::Timeout { limit_ms: 10 },
-            3 => Failure::Park { reason, after_ms },
+            3 => Failure::Limit { reason },
+            4 => Failure::Park { reason, after_ms },
             _ => Failure::Retry { reason, after_ms },
-        }
-    }
-
-    fn event(&mut self, consumer: ConsumerId, message: &Message, place: u64) -> Arc<Event> {
-        let key = match self.chance.below(4) {
-            0 => None,
-            1 => Some(Arc::from("shared")),
-            _ => message.key.clone(),
-        };
-        Arc::new(Event {
-            id: format!("{}:{}:{}:{place}", consumer.0, message.published_at_ms, message.sequence).into(),
-            subject: "out".into(),
-            key,
-            headers: Vec::new(),
-            payload: Bytes::new(),
         })
-    }
-
-    fn settle(&self, consumer: ConsumerId, floor: u64, sequences: &[u64]) -> Checked {
-        self.durable.covered(&self.broker, consumer, floor, "a settled floor")?;
-        let created = self.durable.consumers.get(&consumer).map_or(0, |known| known.stream.created_ns);
-        sequences.iter().try_for_each(|sequence| {
-            let durable = self.durable.settled.contains(&(consumer, created, *sequence));
-            holds(durable, Broken::SettledTooEarly, || format!("{consumer:?}: {sequence} is told, but not durable"))
-        })
-    }
-
-    /// An event leaves: it must be durable, and its key's turn.
-    fn leave(&mut self, row: RowId, event: &Event) -> Checked {
-        let Some((consumer, stored)) = self.durable.outbox.get(&row) else {
-            return holds(false, Broken::Publish, || format!("{row:?} leaves and is not durable"));
-        };
-        holds(**stored == *event, Broken::Publish, || format!("{row:?} is another event"))?;
-        let life = &mut self.life;
-        if let Some(key) = &event.key {
-            let of_key = |(other, (of, event)): &(&RowId, &(ConsumerId, Arc<Event>))| {
-                *other < &row && of == consumer && event.key.as_ref() == Some(key)
-            };
-            for (lower, _) in self.durable.outbox.iter().filter(of_key) {
-                let gone = life.in_flight.contains(lower) || life.acknowledged.contains(lower);
-                holds(gone, Broken::Publish, || format!("{row:?} leaves before {lower:?}"))?;
-            }
-            if life.refused.contains(&row) {
-                let with_key = |other: &RowId| {
-                    self.durable.outbox.get(other).is_some_and(|o| o.1.key.as_ref() == Some(key) && o.0 == *consumer)
-                };
-                let above = life.in_flight.iter().find(|other| **other > row && with_key(other));
-                holds(above.is_none(), Broken::Publish, || format!("{row:?} is tried again behind {above:?}"))?;
-            }
-        }
-        holds(life.in_flight.insert(row), Broken::Publish, || format!("{row:?} is in flight twice"))?;
-        let most = self.settings.relay_in_flight_max;
-        holds(life.in_flight.len() <= most, Broken::Limit, || format!("{} in flight", life.in_flight.len()))?;
-        self.soon(30, Happening::Answer(row));
-        Ok(())
-    }
-
-    /// JetStream takes the event, refuses it, or its answer is lost on the way.
-    pub(super) fn answer(&mut self, row: RowId) {
-        self.life.in_flight.remove(&row);
-        let stored = self.calm || !self.chance.one_in(6);
-        if stored {
-            self.broker.events.insert(row);
-        }
-        if stored && (self.calm || !self.chance.one_in(8)) {
-            self.life.refused.remove(&row);
-            self.life.acknowledged.insert(row);
-            if let Some((consumer, _)) = self.durable.outbox.get(&row) {
-                let tally = self.life.books.entry(*consumer).or_default();
-                tally.published += 1;
-                tally.outbox_rows -= 1;
-            }
-            let twice = self.chance.one_in(10);
-            self.tell(Input::Acknowledged(if twice { vec![row, row] } else { vec![row] }));
-        } else {
-            self.life.refused.insert(row);
-            self.tell(Input::Refused(row));
-        }
     }
 
     fn stopped(&mut self, consumer: ConsumerId) -> Checked {
         let runs = self.life.runs.values().any(|run| run.consumer == consumer);
         let commits = self.life.commit.iter().flat_map(|batch| &batch.settlements).any(|s| s.consumer == consumer);
         holds(!runs && !commits, Broken::Books, || format!("{consumer:?} has stopped and something is under way"))?;
-        let subscription = self.broker.subscription(consumer);
-        subscription.generation = None;
-        subscription.credit = 0;
+        self.broker.subscription(consumer).end();
+        Ok(())
+    }
+
+    fn halted(&mut self, consumer: ConsumerId, reason: &HaltReason) -> Checked {
+        let asked = self.policies[&consumer].on_exhausted == OnExhausted::Halt;
+        let exhausted = matches!(reason, HaltReason::Exhausted { .. });
+        holds(asked && exhausted, Broken::Stuck, || format!("{consumer:?} is halted: {reason:?}"))?;
+        self.broker.subscription(consumer).end();
+        self.saw("halted");
+        self.soon(100, Happening::Resume(consumer));
         Ok(())
     }
 }

@@ -1,0 +1,198 @@
+//! Rules of order by version: what is stale, what waits for those before it, and what becomes of it when they never come.
+
+use super::bench::*;
+use crate::ids::ConsumerId;
+use crate::machine::{JobResult, Operation, Run, Settings, Turn, VersionRule};
+use crate::message::Message;
+use crate::parked::ParkLane;
+use crate::policy::{OnGap, Policy, VersionPolicy};
+
+/// Waits for 1,000 ms.
+fn by_version(on_gap: OnGap) -> Policy {
+    Policy { versions: Some(VersionPolicy { first: Some(1), gap_longest_ms: 1_000, on_gap }), ..policy() }
+}
+
+fn versioned(sequence: u64, version: u64) -> Message {
+    Message { entity_version: Some(version), ..message(sequence, "a") }
+}
+
+/// A core with a consumer, and the last version that its executors applied.
+struct Entity {
+    bench: Bench,
+    consumer: ConsumerId,
+    last: Option<u64>,
+    /// The versions that were applied, in order.
+    applied: Vec<u64>,
+}
+
+impl Entity {
+    fn new(policy: Policy) -> Self {
+        let (bench, consumer) = Bench::with_consumer(Settings::default(), policy);
+        Self { bench, consumer, last: None, applied: Vec::new() }
+    }
+
+    fn deliver(&mut self, messages: &[(u64, u64)]) {
+        let messages: Vec<_> = messages.iter().map(|(sequence, version)| versioned(*sequence, *version)).collect();
+        self.bench.deliver(self.consumer, &messages);
+        self.work();
+    }
+
+    fn wake(&mut self) -> u64 {
+        let passed = self.bench.wake();
+        self.work();
+        passed
+    }
+
+    /// Executes all that there is to execute, as an executor would.
+    fn work(&mut self) {
+        loop {
+            let runs = self.bench.runs();
+            if runs.is_empty() {
+                return;
+            }
+            for run in runs {
+                let results = self.results(&run);
+                self.bench.end(&run, results);
+            }
+        }
+    }
+
+    fn results(&mut self, run: &Run) -> Vec<JobResult> {
+        let mut results = Vec::new();
+        for job in &run.jobs {
+            let version = job.message.entity_version.unwrap();
+            results.push(match job.versions.unwrap().judge(version, self.last) {
+                Turn::Stale => JobResult::Stale,
+                Turn::Gap { expected } => JobResult::Gap { expected },
+                Turn::Now => {
+                    self.last = Some(version);
+                    self.applied.push(version);
+                    applied(&[])
+                }
+            });
+        }
+        results
+    }
+
+    fn outcomes(&mut self) -> Vec<(u64, &'static str)> {
+        std::iter::from_fn(|| self.bench.commit()).flat_map(|batch| outcomes(&batch)).collect()
+    }
+}
+
+#[test]
+fn a_version_is_judged_by_the_last_one_that_was_applied() {
+    let strict = VersionRule { first: Some(1), gap_allowed: false };
+    let any = VersionRule { first: None, gap_allowed: false };
+    let passing = VersionRule { first: Some(1), gap_allowed: true };
+    let cases = [
+        (strict, 1, None, Turn::Now),
+        (strict, 2, None, Turn::Gap { expected: 1 }),
+        (any, 2, None, Turn::Now),
+        (strict, 3, Some(2), Turn::Now),
+        (strict, 4, Some(2), Turn::Gap { expected: 3 }),
+        (any, 4, Some(2), Turn::Gap { expected: 3 }),
+        (strict, 2, Some(2), Turn::Stale),
+        (strict, 1, Some(2), Turn::Stale),
+        (passing, 9, Some(2), Turn::Now),
+        (passing, 2, Some(2), Turn::Stale),
+        (strict, 5, Some(u64::MAX), Turn::Stale),
+    ];
+    for (rule, version, known, turn) in cases {
+        assert_eq!(rule.judge(version, known), turn, "{rule:?} {version} {known:?}");
+    }
+}
+
+#[test]
+fn a_gap_that_is_filled_lets_all_that_waited_go_on_in_order() {
+    let mut entity = Entity::new(by_version(OnGap::GoOn));
+    entity.deliver(&[(1, 1), (2, 4), (3, 3)]);
+    assert_eq!(entity.applied, [1]);
+    entity.deliver(&[(4, 2)]);
+    assert_eq!(entity.applied, [1, 2, 3, 4]);
+    assert!(entity.bench.parked.is_empty() && entity.bench.core.timers.is_empty());
+}
+
+#[test]
+fn what_waits_for_a_version_is_not_looked_at_while_the_key_is_not_there() {
+    let mut entity = Entity::new(by_version(OnGap::GoOn));
+    entity.deliver(&[(1, 9)]);
+    let asked = entity.bench.core.next_ticket;
+    entity.deliver(&[(2, 1), (3, 2), (4, 3)]);
+    assert_eq!(entity.bench.core.next_ticket, asked, "nothing was fetched");
+}
+
+#[test]
+fn an_old_version_is_skipped() {
+    let mut entity = Entity::new(by_version(OnGap::GoOn));
+    entity.deliver(&[(1, 1), (2, 2), (3, 1), (4, 2)]);
+    assert_eq!(entity.applied, [1, 2]);
+    assert_eq!(entity.outcomes()[2..], [(3, "stale"), (4, "stale")]);
+    assert_eq!(entity.bench.core.status().consumers[0].counters.stale, 2);
+}
+
+#[test]
+fn after_its_deadline_a_gap_is_passed() {
+    let mut entity = Entity::new(by_version(OnGap::GoOn));
+    entity.deliver(&[(1, 1), (2, 3), (3, 4)]);
+    assert_eq!((entity.wake(), entity.applied.as_slice()), (1_000, [1, 3, 4].as_slice()));
+    assert!(entity.bench.parked.is_empty());
+}
+
+#[test]
+fn a_deadline_that_passes_lets_lower_versions_go_first() {
+    let mut entity = Entity::new(by_version(OnGap::GoOn));
+    entity.deliver(&[(1, 1), (2, 5)]);
+    entity.bench.tick_ms += 400;
+    entity.deliver(&[(3, 3), (4, 9)]);
+    entity.wake();
+    assert_eq!((entity.bench.tick_ms, entity.applied.as_slice()), (1_000, [1, 3, 5].as_slice()));
+    entity.wake();
+    assert_eq!((entity.bench.tick_ms, entity.applied.as_slice()), (1_400, [1, 3, 5, 9].as_slice()), "9 has its own");
+}
+
+#[test]
+fn after_its_deadline_a_message_behind_a_gap_is_given_up_if_that_is_the_policy() {
+    let mut entity = Entity::new(by_version(OnGap::DeadLetter));
+    entity.deliver(&[(1, 1), (2, 3)]);
+    entity.bench.tick_ms += 400;
+    entity.deliver(&[(3, 4)]);
+    entity.outcomes();
+    assert_eq!((entity.wake(), entity.outcomes()), (600, vec![(2, "gap-never-filled")]));
+    assert_eq!((entity.wake(), entity.outcomes()), (400, vec![(3, "gap-never-filled")]), "each at its own deadline");
+    entity.deliver(&[(4, 2)]);
+    assert_eq!(entity.applied, [1, 2], "what comes late is handled");
+}
+
+#[test]
+fn a_gap_that_was_filled_is_none_also_after_the_deadline() {
+    let mut entity = Entity::new(by_version(OnGap::DeadLetter));
+    entity.deliver(&[(1, 1), (2, 3)]);
+    entity.bench.operate(entity.consumer, Operation::Pause { reason: "".into() }).unwrap();
+    entity.deliver(&[(3, 2)]);
+    entity.bench.tick_ms += 5_000;
+    entity.bench.operate(entity.consumer, Operation::Resume).unwrap();
+    entity.work();
+    assert_eq!(entity.applied, [1, 2, 3]);
+}
+
+#[test]
+fn an_operator_can_pass_a_gap() {
+    for on_gap in [OnGap::GoOn, OnGap::DeadLetter] {
+        let mut entity = Entity::new(by_version(on_gap));
+        entity.deliver(&[(1, 1), (2, 3), (3, 4), (4, 6)]);
+        entity.bench.operate(entity.consumer, Operation::Release(ParkLane::Key("a".into()))).unwrap();
+        entity.work();
+        assert_eq!(entity.applied, [1, 3, 4], "one gap, not all of them");
+    }
+}
+
+#[test]
+fn the_time_of_a_message_that_asked_to_be_parked_passes_no_gap() {
+    let mut entity = Entity::new(by_version(OnGap::GoOn));
+    entity.deliver(&[(1, 1), (2, 4)]);
+    entity.bench.deliver(entity.consumer, &[versioned(3, 2)]);
+    let run = entity.bench.run();
+    entity.bench.end(&run, vec![park(Some(100))]);
+    assert_eq!((entity.wake(), entity.applied.as_slice()), (100, [1, 2].as_slice()));
+    assert_eq!(entity.bench.parked.len(), 1, "4 waits for 3");
+}
