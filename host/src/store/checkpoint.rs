@@ -118,6 +118,7 @@ impl Checkpointer {
         let changes = fold::fold(&records, &mut self.consumers)?;
         self.meta.folded = records.last().map_or(self.meta.folded, |(position, _)| *position);
         self.meta.next_row = self.meta.next_row.max(changes.next_row);
+        self.meta.next_park = self.meta.next_park.max(changes.next_park);
         let over = Expiry { state_until_ms: self.clock.state_until_ms, processed_ids_ms: self.processed_ids_ms };
         let written = view::write(&self.files.view, &changes, &self.consumers, &mut self.meta, over);
         total.expired += written.map_err(CheckpointError::View)?;
@@ -147,6 +148,15 @@ impl Checkpointer {
         &self.meta
     }
 
+    /// What the next checkpoint would do, without doing it.
+    #[cfg(test)]
+    pub(super) fn fold_only<T>(&self, look: impl FnOnce(&Changes<'_>) -> T) -> T {
+        let raw = log::read_after(&self.files.log, self.meta.folded, usize::MAX).unwrap();
+        let records: Vec<(u64, BatchRecord<'_>)> =
+            raw.records.iter().map(|(position, bytes)| (*position, record::decode(bytes.value()).unwrap())).collect();
+        look(&fold::fold(&records, &mut self.consumers.clone()).unwrap())
+    }
+
     #[cfg(test)]
     pub(super) fn log_file(&self) -> &redb::Database {
         &self.files.log
@@ -168,8 +178,11 @@ fn forget(overlay: &Overlay, changes: &Changes<'_>) {
         overlay.forget_mark(ConsumerId(mark.consumer), IdHash(mark.hash), mark.writes);
     }
     for change in &changes.dead_letters {
-        let published_at_ms = change.letter.message.published_at_ms;
-        overlay.forget_dead_letter(ConsumerId(change.consumer), change.sequence, published_at_ms);
+        overlay
+            .forget_dead_letter((ConsumerId(change.consumer), change.sequence, change.published_at_ms), change.writes);
+    }
+    for change in &changes.parked {
+        overlay.forget_parked(&(ConsumerId(change.consumer), change.place.to_place()), change.writes);
     }
 }
 

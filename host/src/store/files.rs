@@ -130,6 +130,16 @@ fn make(path: &Path, cache: usize, fill: impl FnOnce(&Database) -> Result<(), St
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
     let file = opened.map_err(|error| OpenError::io(path, error))?;
     let backend = FileBackend::new(file).map_err(|error| OpenError::database(path, error))?;
+    self::fill(backend, path, cache, fill)
+}
+
+/// Makes a database on an empty backend.
+fn fill(
+    backend: impl StorageBackend,
+    path: &Path,
+    cache: usize,
+    fill: impl FnOnce(&Database) -> Result<(), StoreFailure>,
+) -> Result<(), OpenError> {
     let made = Database::builder().set_cache_size(cache).create_with_backend(backend);
     let database = made.map_err(|error| OpenError::database(path, error))?;
     fill(&database).map_err(|failure| OpenError::failure(path, failure))?;
@@ -216,9 +226,14 @@ fn open_held<B: StorageBackend, T>(
 }
 
 /// Makes a new store on two empty backends.
-#[cfg(test)]
-pub(super) fn create_on(log: impl StorageBackend, view: impl StorageBackend, seed: u64) -> std::io::Result<()> {
-    let made = |backend: Result<Database, redb::DatabaseError>| backend.map_err(std::io::Error::other);
-    log::create(&made(Database::builder().create_with_backend(log))?, seed).map_err(std::io::Error::other)?;
-    view::create(&made(Database::builder().create_with_backend(view))?, &Meta::new(seed)).map_err(std::io::Error::other)
+#[cfg(any(test, feature = "fault-injection"))]
+pub(super) fn create_on(
+    log: impl StorageBackend,
+    view: impl StorageBackend,
+    paths: &Paths,
+    cache: CacheBytes,
+    seed: u64,
+) -> Result<(), OpenError> {
+    fill(view, &paths.view, cache.view, |view| view::create(view, &Meta::new(seed)))?;
+    fill(log, &paths.log, cache.log, |log| log::create(log, seed))
 }

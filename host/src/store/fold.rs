@@ -1,16 +1,19 @@
 //! From records of the log to net changes: of several writes of one entry only the last is left, of an event that was published meanwhile nothing.
 //!
+//! Within a record the edits come before the settlements. Each change counts the writes that it stands for, removals too: as many as the overlay was told of.
+//!
 //! The changes borrow from the records and are sorted as the tables are, so that each page of a table is touched once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pelton_core::batch::Newest;
 use pelton_core::ids::ConsumerId;
 use rustc_hash::FxHashSet;
 
 use super::error::CheckpointError;
 use super::record::{
-    AppliedRecord, BatchRecord, DeadLetterRecord, EventRecord, OutcomeRecord, SettlementRecord, SpaceRecord,
-    ValueRecord,
+    AppliedRecord, BatchRecord, DeadLetterRecord, EditRecord, EventRecord, OutcomeRecord, ParkedRecord, PlaceRecord,
+    SettlementRecord, SpaceRecord, ValueRecord,
 };
 use super::view::Consumer;
 
@@ -42,11 +45,38 @@ pub(super) struct MarkChange {
     pub(super) writes: u32,
 }
 
-/// A message that was given up.
+/// The last that became of a dead letter.
 pub(super) struct DeadLetterChange<'r> {
     pub(super) consumer: u32,
     pub(super) sequence: u64,
-    pub(super) letter: &'r DeadLetterRecord<'r>,
+    pub(super) published_at_ms: u64,
+    /// None: removed.
+    pub(super) letter: Option<&'r DeadLetterRecord<'r>>,
+    /// How many changes it is the last of.
+    pub(super) writes: u32,
+}
+
+impl DeadLetterChange<'_> {
+    /// Sorts as the encoded keys do.
+    fn order(&self) -> (u32, u64, u64) {
+        (self.consumer, self.sequence, self.published_at_ms)
+    }
+}
+
+/// The last that became of a parked message.
+pub(super) struct ParkedChange<'r> {
+    pub(super) consumer: u32,
+    pub(super) place: PlaceRecord<'r>,
+    /// None: removed.
+    pub(super) row: Option<&'r ParkedRecord<'r>>,
+    /// How many changes it is the last of.
+    pub(super) writes: u32,
+}
+
+impl<'r> ParkedChange<'r> {
+    fn order(&self) -> (u32, PlaceRecord<'r>) {
+        (self.consumer, self.place)
+    }
 }
 
 /// An event that waits to be published.
@@ -66,19 +96,22 @@ pub(super) struct OutboxChanges<'r> {
 /// The net result of some records.
 #[derive(Default)]
 pub(super) struct Changes<'r> {
-    /// Those whose cursor or binding changed.
+    /// Those whose cursor, binding or holds changed.
     pub(super) consumers: BTreeSet<ConsumerId>,
     pub(super) state: Vec<StateChange<'r>>,
     pub(super) marks: Vec<MarkChange>,
     pub(super) outbox: OutboxChanges<'r>,
     pub(super) dead_letters: Vec<DeadLetterChange<'r>>,
+    pub(super) parked: Vec<ParkedChange<'r>>,
     /// One above the last outbox row that the records name.
     pub(super) next_row: u64,
+    /// One above the last parked message that the records name.
+    pub(super) next_park: u64,
     /// How many deliveries the records settle.
     pub(super) messages: usize,
 }
 
-/// Folds records, in the order of their positions, and moves the consumers' cursors.
+/// Folds records, in the order of their positions, moves the consumers' cursors and sets their holds.
 pub(super) fn fold<'r>(
     records: &'r [(u64, BatchRecord<'r>)],
     consumers: &mut BTreeMap<ConsumerId, Consumer>,
@@ -87,7 +120,10 @@ pub(super) fn fold<'r>(
     let mut published = FxHashSet::default();
     for (position, record) in records {
         move_cursors(*position, record, consumers, &mut changes.consumers)?;
-        changes.messages += record.settlements.len();
+        changes.messages += record.settlements.iter().filter(|settlement| settlement.released.is_none()).count();
+        for edit in &record.edits {
+            gather_edit(edit, &mut changes);
+        }
         for settlement in &record.settlements {
             gather(settlement, &mut changes);
         }
@@ -95,7 +131,8 @@ pub(super) fn fold<'r>(
     }
     coalesce_state(&mut changes.state);
     coalesce_marks(&mut changes.marks);
-    changes.dead_letters.sort_by_key(|change| (change.consumer, change.sequence));
+    coalesce_dead_letters(&mut changes.dead_letters);
+    coalesce_parked(&mut changes.parked);
     changes.outbox.added.retain(|added| !published.remove(&added.row));
     changes.outbox.added.sort_by_key(|added| added.row);
     changes.outbox.removed = published.into_iter().collect();
@@ -110,7 +147,8 @@ fn move_cursors(
     changed: &mut BTreeSet<ConsumerId>,
 ) -> Result<(), CheckpointError> {
     for binding in &record.bindings {
-        consumers.insert(ConsumerId(binding.consumer), binding.into());
+        let consumer = consumers.entry(ConsumerId(binding.consumer)).or_default();
+        consumer.bind(binding);
         changed.insert(ConsumerId(binding.consumer));
     }
     let mut cursor_of = |consumer: u32, step: &dyn Fn(&mut Consumer)| {
@@ -120,28 +158,88 @@ fn move_cursors(
         changed.insert(consumer);
         Ok(())
     };
+    for edit in &record.edits {
+        // A consumer that is not known can't have anything that could be changed, so this is checked for all of them.
+        cursor_of(edit.consumer(), &|consumer| {
+            if let EditRecord::Hold { by, hold, .. } = edit {
+                consumer.set_hold((*by).into(), *hold);
+            }
+        })?;
+    }
     // Floors first: what they cover needs no range of its own on the way.
     for (consumer, floor) in &record.floors {
         cursor_of(*consumer, &|consumer| consumer.cursor.raise_floor(*floor))?;
+    }
+    for (consumer, sequence, published_at_ms) in &record.newest {
+        let newest = Newest { sequence: *sequence, published_at_ms: *published_at_ms };
+        cursor_of(*consumer, &|consumer| consumer.newest = Some(newest))?;
     }
     for (consumer, first, last) in &record.stretches {
         cursor_of(*consumer, &|consumer| consumer.cursor.settle_range(*first, *last))?;
     }
     for settlement in &record.settlements {
-        cursor_of(settlement.consumer, &|consumer| consumer.cursor.settle(settlement.sequence))?;
+        // What was released from its parked row was settled when it was parked, maybe in a stream that is gone.
+        cursor_of(settlement.consumer, &|consumer| {
+            if settlement.released.is_none() {
+                consumer.cursor.settle(settlement.sequence);
+            }
+        })?;
     }
     Ok(())
 }
 
+fn gather_edit<'r>(edit: &'r EditRecord<'r>, changes: &mut Changes<'r>) {
+    match edit {
+        EditRecord::RemoveDeadLetter { consumer, sequence, published_at_ms } => {
+            changes.dead_letters.push(DeadLetterChange {
+                consumer: *consumer,
+                sequence: *sequence,
+                published_at_ms: *published_at_ms,
+                letter: None,
+                writes: 1,
+            });
+        }
+        EditRecord::Park { consumer, row } => gather_parked(*consumer, row, changes),
+        EditRecord::RemoveParked { consumer, place } => {
+            changes.parked.push(ParkedChange { consumer: *consumer, place: *place, row: None, writes: 1 });
+        }
+        EditRecord::Hold { .. } => {}
+    }
+}
+
 fn gather<'r>(settlement: &'r SettlementRecord<'r>, changes: &mut Changes<'r>) {
-    let SettlementRecord { consumer, sequence, outcome } = settlement;
+    let SettlementRecord { consumer, sequence, released, outcome } = settlement;
+    let consumer = *consumer;
     match outcome {
-        OutcomeRecord::Applied(applied) => gather_applied(*consumer, applied, changes),
-        OutcomeRecord::Duplicate => {}
-        OutcomeRecord::DeadLettered(letter) => {
-            changes.dead_letters.push(DeadLetterChange { consumer: *consumer, sequence: *sequence, letter });
+        OutcomeRecord::Applied(applied) => gather_applied(consumer, applied, changes),
+        OutcomeRecord::Duplicate | OutcomeRecord::Stale => {}
+        OutcomeRecord::DeadLettered { letter, copy } => {
+            changes.dead_letters.push(DeadLetterChange {
+                consumer,
+                sequence: *sequence,
+                published_at_ms: letter.message.published_at_ms,
+                letter: Some(letter),
+                writes: 1,
+            });
+            if let Some((row, event)) = copy {
+                changes.outbox.added.push(OutboxAdded { row: *row, consumer, event });
+                changes.next_row = changes.next_row.max(row + 1);
+            }
+        }
+        OutcomeRecord::Parked(row) => {
+            // It replaces the row that it was released from: nothing is to be removed, and nobody was told of a removal.
+            gather_parked(consumer, row, changes);
+            return;
         }
     }
+    if let Some(place) = released {
+        changes.parked.push(ParkedChange { consumer, place: *place, row: None, writes: 1 });
+    }
+}
+
+fn gather_parked<'r>(consumer: u32, row: &'r ParkedRecord<'r>, changes: &mut Changes<'r>) {
+    changes.next_park = changes.next_park.max(row.id + 1);
+    changes.parked.push(ParkedChange { consumer, place: row.place(), row: Some(row), writes: 1 });
 }
 
 fn gather_applied<'r>(consumer: u32, applied: &'r AppliedRecord<'r>, changes: &mut Changes<'r>) {
@@ -177,6 +275,32 @@ fn coalesce_marks(marks: &mut Vec<MarkChange>) {
     marks.dedup_by(|later, kept| {
         let same = (later.consumer, later.hash) == (kept.consumer, kept.hash);
         if same {
+            kept.writes += later.writes;
+        }
+        same
+    });
+}
+
+/// Leaves the last of each; the sort is stable.
+fn coalesce_dead_letters(letters: &mut Vec<DeadLetterChange<'_>>) {
+    letters.sort_by_key(DeadLetterChange::order);
+    letters.dedup_by(|later, kept| {
+        let same = later.order() == kept.order();
+        if same {
+            kept.letter = later.letter;
+            kept.writes += later.writes;
+        }
+        same
+    });
+}
+
+/// Leaves the last of each; the sort is stable.
+fn coalesce_parked(parked: &mut Vec<ParkedChange<'_>>) {
+    parked.sort_by_key(ParkedChange::order);
+    parked.dedup_by(|later, kept| {
+        let same = later.order() == kept.order();
+        if same {
+            kept.row = later.row;
             kept.writes += later.writes;
         }
         same

@@ -5,6 +5,9 @@
 //!   transactions, and has a file of its own so that it never delays a commit. What was written and deleted in between never reaches it.
 //! - The *overlay* is memory: what was executed and the view doesn't hold yet. [`Reader`] reads the overlay, then the view.
 //!
+//! Parked messages and dead letters lie in all three like state does: executors, releases and operators see at once what is not durable yet, and
+//! read it in pages, whatever there is of it.
+//!
 //! Recovery is a checkpoint: open the view, fold the rest of the log. Nothing else changes the view's tables.
 //!
 //! Decisions:
@@ -15,6 +18,7 @@
 //! - No quick repair: each open reads both files whole and verifies every page, since redb trusts a file that was closed cleanly and may serve or
 //!   panic on damaged pages. The allocator state that quick repair saves with each commit would not be used.
 //! - Nothing is written to either file before both were found to be sound (see `held`).
+//! - What is written is a function of the batches, the seed and the times given: a simulator runs this very store on a disk of its own (see `simulated`).
 //!
 //! `redb` is named nowhere else in the host.
 
@@ -28,14 +32,18 @@ mod open;
 mod overlay;
 mod reader;
 mod record;
+#[cfg(any(test, feature = "fault-injection"))]
+mod simulated;
 mod view;
 
 pub use checkpoint::{Checkpointer, Folded};
 pub use error::{AppendError, CheckpointError, OpenError, StoreFailure};
 pub use log::{Appended, Log};
 pub use open::{Opened, OutboxRow, Recovered, RecoveredConsumer, Settings, open};
-pub use reader::{Reader, StoredDeadLetter};
+pub use reader::{DeadLetterQuery, ParkedQuery, Reader, StoredDeadLetter, StoredParked};
 pub use record::RecordError;
+#[cfg(any(test, feature = "fault-injection"))]
+pub use simulated::{SimulatedDisk, create_simulated, open_simulated};
 
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pelton_core::batch::StreamIdentity;
+use pelton_core::batch::{Hold, HoldBy, Newest, StreamIdentity};
 use pelton_core::cursor::Cursor;
 use pelton_core::effects::Event;
-use pelton_core::ids::{ConsumerId, RowId};
+use pelton_core::ids::{ConsumerId, ParkId, RowId};
+use pelton_core::parked::ParkedLane;
 use pelton_core::time::Now;
 
 use super::checkpoint::Checkpointer;
@@ -56,6 +57,10 @@ pub struct Recovered {
     pub seed: u64,
     /// How many dead letters each consumer has; those without any are not here.
     pub dead_letters: BTreeMap<ConsumerId, u64>,
+    /// The lanes with parked messages, by consumer and lane.
+    pub parked: Vec<ParkedLane>,
+    /// The number for the message that is parked next; above all that there ever were.
+    pub next_park: ParkId,
 }
 
 /// A consumer and how far it is.
@@ -69,6 +74,10 @@ pub struct RecoveredConsumer {
     pub stream: StreamIdentity,
     /// What of that stream is settled.
     pub cursor: Cursor,
+    /// Who keeps it from working, since when and why.
+    pub holds: Vec<(HoldBy, Hold)>,
+    /// The newest message of the stream that was settled; none: none was.
+    pub newest: Option<Newest>,
 }
 
 /// An event that waits to be published.
@@ -118,6 +127,8 @@ pub(super) fn recover(sound: Sound, paths: &Paths, processed_ids_ms: u64, now: N
         next_consumer: ConsumerId(checkpointer.consumers().keys().next_back().map_or(1, |last| last.0 + 1)),
         seed: meta.seed,
         dead_letters: snapshot.count_dead_letters().map_err(in_view)?,
+        parked: snapshot.parked().summaries().map_err(in_view)?,
+        next_park: ParkId(meta.next_park),
     };
     drop(snapshot);
     let log = Log::new(files, folded.position, checkpointer.folded());
@@ -130,6 +141,8 @@ fn recovered_consumers(checkpointer: &Checkpointer) -> Vec<RecoveredConsumer> {
         name: consumer.name.clone(),
         stream: consumer.stream.clone(),
         cursor: consumer.cursor.clone(),
+        holds: consumer.holds.iter().map(|(by, hold)| (*by, hold.clone())).collect(),
+        newest: consumer.newest,
     });
     consumers.collect()
 }

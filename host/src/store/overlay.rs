@@ -1,8 +1,12 @@
-//! What was executed and the view doesn't hold yet, in memory: state entries, marks of message ids, dead letters.
+//! What was executed and the view doesn't hold yet, in memory: state entries, marks of message ids, dead letters, parked messages.
 //!
-//! Each entry has its newest value and counts the writes that are not folded into the view yet. Folding `n` writes of an entry takes `n` from
-//! the count, and the entry is forgotten at 0. That is exact, because what is applied here is either committed and later folded, or the host
-//! dies: so an entry stays as long as a newer value than the view's is on its way, however batches and checkpoints cut the row of its writes.
+//! Each entry has its newest value (or that it is gone) and counts the writes that are not folded into the view yet. Folding `n` writes of an
+//! entry takes `n` from the count, and the entry is forgotten at 0. That is exact, because what is applied or noted here is either committed and later
+//! folded, or the host dies: so an entry stays as long as a newer value than the view's is on its way, however batches and checkpoints cut the row
+//! of its writes. So for each note there is one change in a batch, and for each change one note:
+//! - a dead letter: an outcome `DeadLettered`; its removal: an edit `RemoveDeadLetter`;
+//! - a parked row: an outcome `Parked`, released or not, or an edit `Park`;
+//! - its removal: any other outcome of a settlement with `released`, or an edit `RemoveParked`.
 
 use std::collections::btree_map::{self, BTreeMap};
 use std::collections::{HashMap, hash_map};
@@ -13,9 +17,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use pelton_core::effects::{Scope, Space, StateValue, WriteSet};
-use pelton_core::ids::{ConsumerId, IdHash};
+use pelton_core::ids::{ConsumerId, IdHash, ParkId};
 use pelton_core::message::DeadLetter;
+use pelton_core::parked::{ParkLane, ParkPlace, Parked};
 use rustc_hash::FxHashMap;
+
+mod rows;
+
+pub(super) use rows::{Page, Rows};
 
 /// More shards than threads, so that two executors rarely want the same one.
 const SHARDS: usize = 64;
@@ -25,6 +34,7 @@ const ENTRY_BYTES: usize = 96;
 const SCOPE_BYTES: usize = 256;
 const MARK_BYTES: usize = 48;
 const DEAD_LETTER_BYTES: usize = 256;
+const PARKED_BYTES: usize = 384;
 
 struct Entry<T> {
     newest: T,
@@ -38,6 +48,7 @@ type Entries = BTreeMap<Box<str>, Entry<Option<StateValue>>>;
 struct ScopeEntries {
     user: Entries,
     mark: Entries,
+    host: Entries,
 }
 
 impl ScopeEntries {
@@ -45,6 +56,7 @@ impl ScopeEntries {
         match space {
             Space::User => &self.user,
             Space::Mark => &self.mark,
+            Space::Host => &self.host,
         }
     }
 
@@ -52,11 +64,12 @@ impl ScopeEntries {
         match space {
             Space::User => &mut self.user,
             Space::Mark => &mut self.mark,
+            Space::Host => &mut self.host,
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.user.is_empty() && self.mark.is_empty()
+        self.user.is_empty() && self.mark.is_empty() && self.host.is_empty()
     }
 }
 
@@ -65,16 +78,33 @@ type Scopes = HashMap<Scope, ScopeEntries>;
 /// Id hashes are seeded by the store already.
 type Marks = FxHashMap<(ConsumerId, IdHash), u32>;
 /// Consumer, stream sequence, time of publishing: as in the view.
-type DeadLetterKey = (ConsumerId, u64, u64);
-type DeadLetters = BTreeMap<DeadLetterKey, Entry<Arc<DeadLetter>>>;
+pub(super) type DeadLetterKey = (ConsumerId, u64, u64);
+pub(super) type ParkedKey = (ConsumerId, ParkPlace);
+
+/// The memory held, in bytes.
+struct Bytes(AtomicUsize);
+
+impl Bytes {
+    fn grow(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn shrink(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
 
 /// See the module's documentation.
 pub(super) struct Overlay {
     scopes: Box<[Mutex<Scopes>]>,
     marks: Box<[Mutex<Marks>]>,
-    dead_letters: Mutex<DeadLetters>,
+    dead_letters: Rows<DeadLetterKey, Arc<DeadLetter>>,
+    parked: Rows<ParkedKey, Arc<Parked>>,
+    /// Where the rows in `parked` stand. Changed under its lock together with them.
+    places: Mutex<FxHashMap<(ConsumerId, ParkId), ParkPlace>>,
+    /// Decides which lock guards what, never what is read or written.
     hasher: RandomState,
-    bytes: AtomicUsize,
+    bytes: Bytes,
 }
 
 /// One page of overlay entries in a range.
@@ -90,15 +120,17 @@ impl Overlay {
         Self {
             scopes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             marks: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            dead_letters: Mutex::default(),
+            dead_letters: Rows::new(dead_letter_weight),
+            parked: Rows::new(parked_weight),
+            places: Mutex::default(),
             hasher: RandomState::new(),
-            bytes: AtomicUsize::new(0),
+            bytes: Bytes(AtomicUsize::new(0)),
         }
     }
 
     /// The memory held, in bytes, as it is counted: keys, values, and an estimate of what they are kept in.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.0.load(Ordering::Relaxed)
     }
 
     /// Lays a write set over the view.
@@ -111,7 +143,7 @@ impl Overlay {
                 hash_map::Entry::Occupied(mut known) => *known.get_mut() += 1,
                 hash_map::Entry::Vacant(vacant) => {
                     vacant.insert(1);
-                    self.grow(MARK_BYTES);
+                    self.bytes.grow(MARK_BYTES);
                 }
             }
         }
@@ -143,9 +175,9 @@ impl Overlay {
                 }
             }
             // Counted under the lock, so that what is forgotten was counted before.
-            self.grow(grown);
+            self.bytes.grow(grown);
         }
-        self.shrink(shrunk);
+        self.bytes.shrink(shrunk);
     }
 
     /// The newest value of an entry: the outer none says that the overlay knows nothing of it, the inner that it is deleted.
@@ -176,29 +208,33 @@ impl Overlay {
         shard(&self.marks, mark_shard(mark)).is_some_and(|shard| shard.lock().contains_key(&(consumer, mark)))
     }
 
-    /// Lays a dead letter over the view.
-    pub(super) fn note_dead_letter(&self, consumer: ConsumerId, sequence: u64, letter: Arc<DeadLetter>) {
-        let key = (consumer, sequence, letter.message.published_at_ms);
-        let weight = dead_letter_weight(&letter);
-        let mut letters = self.dead_letters.lock();
-        let unfolded = letters.get(&key).map_or(0, |known| known.unfolded) + 1;
-        self.grow(weight);
-        if let Some(replaced) = letters.insert(key, Entry { newest: letter, unfolded }) {
-            self.shrink(dead_letter_weight(&replaced.newest));
-        }
+    /// Lays a dead letter over the view; none: it is gone.
+    pub(super) fn note_dead_letter(&self, key: DeadLetterKey, letter: Option<Arc<DeadLetter>>) {
+        self.dead_letters.note(key, letter, &self.bytes);
     }
 
-    /// The dead letters of one consumer, or of all, with these sequences, that are here; in order.
-    pub(super) fn dead_letters(
-        &self,
-        consumer: Option<ConsumerId>,
-        sequences: (u64, u64),
-    ) -> Vec<(DeadLetterKey, Arc<DeadLetter>)> {
-        let letters = self.dead_letters.lock();
-        let wanted = letters.iter().filter(|((of, sequence, _), _)| {
-            consumer.is_none_or(|consumer| consumer == *of) && (sequences.0..=sequences.1).contains(sequence)
-        });
-        wanted.map(|(key, entry)| (*key, entry.newest.clone())).collect()
+    /// Lays a parked message over the view; none: it is gone.
+    pub(super) fn note_parked(&self, consumer: ConsumerId, place: ParkPlace, row: Option<Arc<Parked>>) {
+        let mut places = self.places.lock();
+        places.insert((consumer, place.id), place.clone());
+        self.parked.note((consumer, place), row, &self.bytes);
+    }
+
+    /// The newest dead letters.
+    pub(super) fn dead_letters(&self) -> &Rows<DeadLetterKey, Arc<DeadLetter>> {
+        &self.dead_letters
+    }
+
+    /// The newest parked messages.
+    pub(super) fn parked(&self) -> &Rows<ParkedKey, Arc<Parked>> {
+        &self.parked
+    }
+
+    /// The parked message of this number: the outer none says that the overlay knows nothing of it, the inner that it is gone.
+    pub(super) fn parked_row(&self, consumer: ConsumerId, id: ParkId) -> Option<Option<Arc<Parked>>> {
+        let places = self.places.lock();
+        let place = places.get(&(consumer, id))?.clone();
+        self.parked.get(&(consumer, place))
     }
 
     /// Takes `folded` writes of each of these entries of one scope from what the view doesn't hold.
@@ -221,7 +257,7 @@ impl Overlay {
             scopes.remove(scope);
             freed += scope_weight(scope);
         }
-        self.shrink(freed);
+        self.bytes.shrink(freed);
     }
 
     /// Takes `folded` settlements with this mark from what the view doesn't hold.
@@ -232,33 +268,25 @@ impl Overlay {
         *unfolded = unfolded.saturating_sub(folded);
         if *unfolded == 0 {
             marks.remove(&(consumer, mark));
-            self.shrink(MARK_BYTES);
+            self.bytes.shrink(MARK_BYTES);
         }
     }
 
-    /// Takes one dead letter from what the view doesn't hold.
-    pub(super) fn forget_dead_letter(&self, consumer: ConsumerId, sequence: u64, published_at_ms: u64) {
-        let key = (consumer, sequence, published_at_ms);
-        let mut letters = self.dead_letters.lock();
-        let Some(entry) = letters.get_mut(&key) else { return };
-        entry.unfolded = entry.unfolded.saturating_sub(1);
-        if entry.unfolded == 0
-            && let Some(entry) = letters.remove(&key)
-        {
-            self.shrink(dead_letter_weight(&entry.newest));
+    /// Takes `folded` notes of a dead letter from what the view doesn't hold.
+    pub(super) fn forget_dead_letter(&self, key: DeadLetterKey, folded: u32) {
+        self.dead_letters.forget(&key, folded, &self.bytes);
+    }
+
+    /// Takes `folded` notes of a parked message from what the view doesn't hold.
+    pub(super) fn forget_parked(&self, key: &ParkedKey, folded: u32) {
+        let mut places = self.places.lock();
+        if self.parked.forget(key, folded, &self.bytes) {
+            places.remove(&(key.0, key.1.id));
         }
     }
 
     fn scope_shard(&self, scope: &Scope) -> Option<&Mutex<Scopes>> {
         shard(&self.scopes, self.hasher.hash_one(scope))
-    }
-
-    fn grow(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn shrink(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -288,7 +316,15 @@ fn scope_weight(scope: &Scope) -> usize {
     SCOPE_BYTES + scope.key.as_ref().map_or(0, |key| key.len())
 }
 
-fn dead_letter_weight(letter: &DeadLetter) -> usize {
-    let history: usize = letter.history.iter().map(|attempt| 64 + attempt.failure.reason().len()).sum();
-    DEAD_LETTER_BYTES + letter.message.weight() + history
+fn dead_letter_weight(_: &DeadLetterKey, letter: Option<&Arc<DeadLetter>>) -> usize {
+    let content = letter.map_or(0, |letter| {
+        let history: usize = letter.history.iter().map(|attempt| 64 + attempt.failure.reason().len()).sum();
+        letter.message.weight() + history
+    });
+    DEAD_LETTER_BYTES + content
+}
+
+fn parked_weight((_, place): &ParkedKey, row: Option<&Arc<Parked>>) -> usize {
+    let key = if let ParkLane::Key(key) = &place.lane { key.len() } else { 0 };
+    PARKED_BYTES + key + row.map_or(0, |row| row.weight())
 }

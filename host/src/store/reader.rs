@@ -1,6 +1,5 @@
 //! The newest state: overlay first, then the view's snapshot.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use pelton_core::batch::StreamIdentity;
 use pelton_core::effects::{Scope, Space, StateValue, WriteSet};
 use pelton_core::ids::{ConsumerId, IdHash};
 use pelton_core::message::DeadLetter;
+use pelton_core::parked::{ParkPlace, Parked};
 use pelton_core::transaction::{ReadError, StateView};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
@@ -17,6 +17,10 @@ use super::error::StoreFailure;
 use super::files::Files;
 use super::overlay::{Overlay, OverlayPage};
 use super::view::Snapshot;
+
+mod listing;
+
+pub use listing::{DeadLetterQuery, ParkedQuery, StoredDeadLetter, StoredParked};
 
 /// Reads the newest state, and takes what attempts leave. Shared by all executors.
 ///
@@ -29,23 +33,6 @@ pub struct Reader {
     seed: u64,
     /// Keeps the view open: a snapshot of a closed file can't be read.
     _files: Arc<Files>,
-}
-
-/// A dead letter and whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredDeadLetter {
-    /// The consumer that gave it up.
-    pub consumer: ConsumerId,
-    /// The message's sequence in the consumer's stream.
-    pub sequence: u64,
-    /// The message, why it was given up, and its history.
-    pub letter: Arc<DeadLetter>,
-}
-
-impl StoredDeadLetter {
-    fn order(&self) -> (ConsumerId, u64, u64) {
-        (self.consumer, self.sequence, self.letter.message.published_at_ms)
-    }
 }
 
 /// Overlay entries looked at in one step of a listing, besides those that were asked for.
@@ -95,38 +82,26 @@ impl Reader {
 
     /// Takes a dead letter, so that operators see it at once. To be called once for each [`pelton_core::batch::Outcome::DeadLettered`], before its batch is
     /// appended.
-    pub fn note_dead_letter(&self, consumer: ConsumerId, sequence: u64, letter: &DeadLetter) {
-        self.overlay.note_dead_letter(consumer, sequence, Arc::new(letter.clone()));
+    pub fn note_dead_letter(&self, consumer: ConsumerId, sequence: u64, letter: &Arc<DeadLetter>) {
+        let key = (consumer, sequence, letter.message.published_at_ms);
+        self.overlay.note_dead_letter(key, Some(Arc::clone(letter)));
     }
 
-    /// Dead letters of one consumer, or of all, by consumer and sequence; the first `limit` of them.
-    ///
-    /// # Errors
-    /// [`ReadError`] if the view can't be read; the host has to stop then.
-    pub fn dead_letters(&self, consumer: Option<ConsumerId>, limit: usize) -> Result<Vec<StoredDeadLetter>, ReadError> {
-        self.dead_letters_in(consumer, (0, u64::MAX), limit)
+    /// Takes the removal of a dead letter. To be called once for each [`pelton_core::batch::Edit::RemoveDeadLetter`], before its batch is appended.
+    pub fn note_dead_letter_removed(&self, consumer: ConsumerId, sequence: u64, published_at_ms: u64) {
+        self.overlay.note_dead_letter((consumer, sequence, published_at_ms), None);
     }
 
-    /// One dead letter; if the stream was made anew and its sequences began again, the newest with this sequence.
-    ///
-    /// # Errors
-    /// [`ReadError`] if the view can't be read; the host has to stop then.
-    pub fn dead_letter(&self, consumer: ConsumerId, sequence: u64) -> Result<Option<StoredDeadLetter>, ReadError> {
-        Ok(self.dead_letters_in(Some(consumer), (sequence, sequence), usize::MAX)?.pop())
+    /// Takes a parked message, or what replaces one. To be called once for each [`pelton_core::batch::Outcome::Parked`] and each
+    /// [`pelton_core::batch::Edit::Park`], before its batch is appended, in the order in which batches carry them.
+    pub fn note_parked(&self, consumer: ConsumerId, row: &Arc<Parked>) {
+        self.overlay.note_parked(consumer, row.place(), Some(Arc::clone(row)));
     }
 
-    fn dead_letters_in(
-        &self,
-        consumer: Option<ConsumerId>,
-        sequences: (u64, u64),
-        limit: usize,
-    ) -> Result<Vec<StoredDeadLetter>, ReadError> {
-        let newest = self.overlay.dead_letters(consumer, sequences);
-        let stored = self.snapshot().dead_letters(consumer, sequences, limit)?;
-        let newest =
-            newest.into_iter().map(|((consumer, sequence, _), letter)| StoredDeadLetter { consumer, sequence, letter });
-        let merged: BTreeMap<_, _> = stored.into_iter().chain(newest).map(|letter| (letter.order(), letter)).collect();
-        Ok(merged.into_values().take(limit).collect())
+    /// Takes the end of a parked message. To be called once for each settlement that was released with another outcome than
+    /// [`pelton_core::batch::Outcome::Parked`] and each [`pelton_core::batch::Edit::RemoveParked`], before its batch is appended, in the same order.
+    pub fn note_unparked(&self, consumer: ConsumerId, place: &ParkPlace) {
+        self.overlay.note_parked(consumer, place.clone(), None);
     }
 
     /// The memory that the overlay holds, in bytes: what a checkpoint has to fold before more can be taken in.

@@ -6,14 +6,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pelton_core::batch::{Batch, Outcome, Settlement};
+use pelton_core::batch::{Batch, Edit, Hold, HoldBy, Outcome, Settlement};
 use pelton_core::effects::{Event, Space, StateValue, StateWrite};
-use pelton_core::ids::{IdHash, Version};
-use pelton_core::message::{DeadLetter, FailedAttempt, Failure, GivenUp, Headers, Message};
+use pelton_core::ids::Version;
+use pelton_core::message::Headers;
 use serde::{Deserialize, Serialize};
 
-/// The format of what this file encodes.
-pub(super) const FORMAT: u8 = 1;
+mod message;
+
+pub(super) use message::{DeadLetterRecord, LaneRecord, ParkCauseRecord, ParkedRecord, PlaceRecord};
+
+/// The format of what this file and those below it encode. No released version of the host wrote format 1, so none is read but this one.
+pub(super) const FORMAT: u8 = 2;
 
 /// A stored value that can't be decoded, or a value that can't be encoded.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,9 +57,14 @@ pub(super) struct BatchRecord<'a> {
     pub(super) versions: Vec<[u8; 32]>,
     #[serde(borrow)]
     pub(super) bindings: Vec<BindingRecord<'a>>,
+    /// Applied before the settlements.
+    #[serde(borrow)]
+    pub(super) edits: Vec<EditRecord<'a>>,
     #[serde(borrow)]
     pub(super) settlements: Vec<SettlementRecord<'a>>,
     pub(super) floors: Vec<(u32, u64)>,
+    /// Consumer, sequence, and when its stream stored it.
+    pub(super) newest: Vec<(u32, u64, u64)>,
     pub(super) stretches: Vec<(u32, u64, u64)>,
     pub(super) published: Vec<u64>,
 }
@@ -73,6 +82,9 @@ pub(super) struct BindingRecord<'a> {
 pub(super) struct SettlementRecord<'a> {
     pub(super) consumer: u32,
     pub(super) sequence: u64,
+    /// The parked row that it was released from: then it is not its stream's cursor that moves.
+    #[serde(borrow)]
+    pub(super) released: Option<PlaceRecord<'a>>,
     #[serde(borrow)]
     pub(super) outcome: OutcomeRecord<'a>,
 }
@@ -82,8 +94,65 @@ pub(super) enum OutcomeRecord<'a> {
     #[serde(borrow)]
     Applied(AppliedRecord<'a>),
     Duplicate,
+    Stale,
+    DeadLettered {
+        #[serde(borrow)]
+        letter: Box<DeadLetterRecord<'a>>,
+        /// The outbox row of the event that tells of it, and the event.
+        #[serde(borrow)]
+        copy: Option<(u64, Box<EventRecord<'a>>)>,
+    },
     #[serde(borrow)]
-    DeadLettered(Box<DeadLetterRecord<'a>>),
+    Parked(Box<ParkedRecord<'a>>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum EditRecord<'a> {
+    RemoveDeadLetter {
+        consumer: u32,
+        sequence: u64,
+        published_at_ms: u64,
+    },
+    Park {
+        consumer: u32,
+        #[serde(borrow)]
+        row: Box<ParkedRecord<'a>>,
+    },
+    RemoveParked {
+        consumer: u32,
+        #[serde(borrow)]
+        place: PlaceRecord<'a>,
+    },
+    Hold {
+        consumer: u32,
+        by: HoldByRecord,
+        #[serde(borrow)]
+        hold: Option<HoldRecord<'a>>,
+    },
+}
+
+impl EditRecord<'_> {
+    /// Whom it is about.
+    pub(super) fn consumer(&self) -> u32 {
+        match self {
+            Self::RemoveDeadLetter { consumer, .. }
+            | Self::Park { consumer, .. }
+            | Self::RemoveParked { consumer, .. }
+            | Self::Hold { consumer, .. } => *consumer,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) enum HoldByRecord {
+    Operator,
+    Breaker,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct HoldRecord<'a> {
+    since_ms: u64,
+    reason: &'a str,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,6 +180,7 @@ pub(super) struct StateRecord<'a> {
 pub(super) enum SpaceRecord {
     User,
     Mark,
+    Host,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -131,58 +201,6 @@ pub(super) struct EventRecord<'a> {
     pub(super) payload: &'a [u8],
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct DeadLetterRecord<'a> {
-    #[serde(borrow)]
-    pub(super) message: MessageRecord<'a>,
-    #[serde(borrow)]
-    pub(super) cause: CauseRecord<'a>,
-    #[serde(borrow)]
-    pub(super) history: Vec<FailedAttemptRecord<'a>>,
-    pub(super) attempts: u32,
-    pub(super) at_ms: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct MessageRecord<'a> {
-    pub(super) id: &'a str,
-    pub(super) mark: Option<[u8; 16]>,
-    pub(super) subject: &'a str,
-    pub(super) key: Option<&'a str>,
-    #[serde(borrow)]
-    pub(super) headers: Vec<(&'a str, &'a str)>,
-    #[serde(with = "serde_bytes")]
-    pub(super) payload: &'a [u8],
-    pub(super) sequence: u64,
-    pub(super) published_at_ms: u64,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) enum CauseRecord<'a> {
-    Unreadable(&'a str),
-    Rejected,
-    Exhausted,
-    ParkedTooLong,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct FailedAttemptRecord<'a> {
-    pub(super) at_ms: u64,
-    pub(super) version: [u8; 32],
-    #[serde(borrow)]
-    pub(super) failure: FailureRecord<'a>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) enum FailureRecord<'a> {
-    Retry { reason: &'a str, after_ms: Option<u64> },
-    Reject { reason: &'a str },
-    Park { reason: &'a str, after_ms: Option<u64> },
-    Trap { reason: &'a str },
-    Timeout { limit_ms: u64 },
-    Limit { reason: &'a str },
-}
-
 impl<'a> From<&'a Batch> for BatchRecord<'a> {
     fn from(batch: &'a Batch) -> Self {
         let mut versions = Vec::new();
@@ -196,12 +214,18 @@ impl<'a> From<&'a Batch> for BatchRecord<'a> {
         Self {
             wall_ms: batch.wall_ms,
             bindings: bindings.collect(),
+            edits: batch.edits.iter().map(EditRecord::from).collect(),
             settlements: batch
                 .settlements
                 .iter()
                 .map(|settlement| settlement_record(settlement, &mut versions))
                 .collect(),
             floors: batch.floors.iter().map(|(consumer, floor)| (consumer.0, *floor)).collect(),
+            newest: batch
+                .newest
+                .iter()
+                .map(|(consumer, newest)| (consumer.0, newest.sequence, newest.published_at_ms))
+                .collect(),
             stretches: batch.stretches.iter().map(|(consumer, first, last)| (consumer.0, *first, *last)).collect(),
             published: batch.published.iter().map(|row| row.0).collect(),
             versions,
@@ -220,9 +244,60 @@ fn settlement_record<'a>(settlement: &'a Settlement, versions: &mut Vec<[u8; 32]
             events: writes.events.iter().map(|event| EventRecord::from(&**event)).collect(),
         }),
         Outcome::Duplicate => OutcomeRecord::Duplicate,
-        Outcome::DeadLettered(letter) => OutcomeRecord::DeadLettered(Box::new(letter.as_ref().into())),
+        Outcome::Stale => OutcomeRecord::Stale,
+        Outcome::DeadLettered { letter, copy } => OutcomeRecord::DeadLettered {
+            letter: Box::new(letter.as_ref().into()),
+            copy: copy.as_ref().map(|(row, event)| (row.0, Box::new(event.as_ref().into()))),
+        },
+        Outcome::Parked(row) => OutcomeRecord::Parked(Box::new(row.as_ref().into())),
     };
-    SettlementRecord { consumer: settlement.consumer.0, sequence: settlement.sequence, outcome }
+    let released = settlement.released.as_ref().map(PlaceRecord::from);
+    SettlementRecord { consumer: settlement.consumer.0, sequence: settlement.sequence, released, outcome }
+}
+
+impl<'a> From<&'a Edit> for EditRecord<'a> {
+    fn from(edit: &'a Edit) -> Self {
+        match edit {
+            Edit::RemoveDeadLetter { consumer, sequence, published_at_ms } => {
+                Self::RemoveDeadLetter { consumer: consumer.0, sequence: *sequence, published_at_ms: *published_at_ms }
+            }
+            Edit::Park { consumer, row } => Self::Park { consumer: consumer.0, row: Box::new(row.as_ref().into()) },
+            Edit::RemoveParked { consumer, place } => Self::RemoveParked { consumer: consumer.0, place: place.into() },
+            Edit::Hold { consumer, by, hold } => {
+                Self::Hold { consumer: consumer.0, by: (*by).into(), hold: hold.as_ref().map(HoldRecord::from) }
+            }
+        }
+    }
+}
+
+impl From<HoldBy> for HoldByRecord {
+    fn from(by: HoldBy) -> Self {
+        match by {
+            HoldBy::Operator => Self::Operator,
+            HoldBy::Breaker => Self::Breaker,
+        }
+    }
+}
+
+impl From<HoldByRecord> for HoldBy {
+    fn from(by: HoldByRecord) -> Self {
+        match by {
+            HoldByRecord::Operator => Self::Operator,
+            HoldByRecord::Breaker => Self::Breaker,
+        }
+    }
+}
+
+impl<'a> From<&'a Hold> for HoldRecord<'a> {
+    fn from(hold: &'a Hold) -> Self {
+        Self { since_ms: hold.since_ms, reason: &hold.reason }
+    }
+}
+
+impl HoldRecord<'_> {
+    pub(super) fn to_hold(self) -> Hold {
+        Hold { since_ms: self.since_ms, reason: self.reason.into() }
+    }
 }
 
 /// Where the version is in the list, which has it afterwards. Searched from the end: settlements side by side mostly share their version.
@@ -239,6 +314,7 @@ impl From<Space> for SpaceRecord {
         match space {
             Space::User => Self::User,
             Space::Mark => Self::Mark,
+            Space::Host => Self::Host,
         }
     }
 }
@@ -248,6 +324,7 @@ impl From<SpaceRecord> for Space {
         match space {
             SpaceRecord::User => Self::User,
             SpaceRecord::Mark => Self::Mark,
+            SpaceRecord::Host => Self::Host,
         }
     }
 }
@@ -295,88 +372,6 @@ fn header_records(headers: &Headers) -> Vec<(&str, &str)> {
 
 fn to_headers(headers: &[(&str, &str)]) -> Headers {
     headers.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect()
-}
-
-impl<'a> From<&'a DeadLetter> for DeadLetterRecord<'a> {
-    fn from(letter: &'a DeadLetter) -> Self {
-        let message = &letter.message;
-        Self {
-            message: MessageRecord {
-                id: &message.id,
-                mark: message.mark.map(|mark| mark.0.to_be_bytes()),
-                subject: &message.subject,
-                key: message.key.as_deref(),
-                headers: header_records(&message.headers),
-                payload: &message.payload,
-                sequence: message.sequence,
-                published_at_ms: message.published_at_ms,
-            },
-            cause: match &letter.cause {
-                GivenUp::Unreadable(reason) => CauseRecord::Unreadable(reason),
-                GivenUp::Rejected => CauseRecord::Rejected,
-                GivenUp::Exhausted => CauseRecord::Exhausted,
-                GivenUp::ParkedTooLong => CauseRecord::ParkedTooLong,
-            },
-            history: letter.history.iter().map(FailedAttemptRecord::from).collect(),
-            attempts: letter.attempts,
-            at_ms: letter.at_ms,
-        }
-    }
-}
-
-impl<'a> From<&'a FailedAttempt> for FailedAttemptRecord<'a> {
-    fn from(attempt: &'a FailedAttempt) -> Self {
-        let failure = match &attempt.failure {
-            Failure::Retry { reason, after_ms } => FailureRecord::Retry { reason, after_ms: *after_ms },
-            Failure::Reject { reason } => FailureRecord::Reject { reason },
-            Failure::Park { reason, after_ms } => FailureRecord::Park { reason, after_ms: *after_ms },
-            Failure::Trap { reason } => FailureRecord::Trap { reason },
-            Failure::Timeout { limit_ms } => FailureRecord::Timeout { limit_ms: *limit_ms },
-            Failure::Limit { reason } => FailureRecord::Limit { reason },
-        };
-        Self { at_ms: attempt.at_ms, version: attempt.version.0, failure }
-    }
-}
-
-impl DeadLetterRecord<'_> {
-    pub(super) fn to_dead_letter(&self) -> DeadLetter {
-        let message = Message {
-            id: self.message.id.into(),
-            mark: self.message.mark.map(|mark| IdHash(u128::from_be_bytes(mark))),
-            subject: self.message.subject.into(),
-            key: self.message.key.map(Arc::from),
-            headers: to_headers(&self.message.headers),
-            payload: Bytes::copy_from_slice(self.message.payload),
-            sequence: self.message.sequence,
-            published_at_ms: self.message.published_at_ms,
-        };
-        DeadLetter {
-            message: Arc::new(message),
-            cause: match self.cause {
-                CauseRecord::Unreadable(reason) => GivenUp::Unreadable(reason.into()),
-                CauseRecord::Rejected => GivenUp::Rejected,
-                CauseRecord::Exhausted => GivenUp::Exhausted,
-                CauseRecord::ParkedTooLong => GivenUp::ParkedTooLong,
-            },
-            history: self.history.iter().map(FailedAttemptRecord::to_failed_attempt).collect(),
-            attempts: self.attempts,
-            at_ms: self.at_ms,
-        }
-    }
-}
-
-impl FailedAttemptRecord<'_> {
-    fn to_failed_attempt(&self) -> FailedAttempt {
-        let failure = match self.failure {
-            FailureRecord::Retry { reason, after_ms } => Failure::Retry { reason: reason.into(), after_ms },
-            FailureRecord::Reject { reason } => Failure::Reject { reason: reason.into() },
-            FailureRecord::Park { reason, after_ms } => Failure::Park { reason: reason.into(), after_ms },
-            FailureRecord::Trap { reason } => Failure::Trap { reason: reason.into() },
-            FailureRecord::Timeout { limit_ms } => Failure::Timeout { limit_ms },
-            FailureRecord::Limit { reason } => Failure::Limit { reason: reason.into() },
-        };
-        FailedAttempt { at_ms: self.at_ms, version: Version(self.version), failure }
-    }
 }
 
 #[cfg(test)]

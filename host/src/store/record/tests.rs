@@ -1,8 +1,10 @@
 //! Whatever a batch holds comes back from its record.
 
-use pelton_core::batch::{Binding, StreamIdentity};
+use pelton_core::batch::{Binding, Newest, StreamIdentity};
 use pelton_core::effects::WriteSet;
-use pelton_core::ids::{ConsumerId, RowId};
+use pelton_core::ids::{ConsumerId, IdHash, ParkId, RowId};
+use pelton_core::message::{DeadLetter, FailedAttempt, Failure, GivenUp, Message};
+use pelton_core::parked::{ParkCause, ParkLane, ParkPlace, Parked};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,8 +14,14 @@ fn to_batch(record: &BatchRecord<'_>) -> Batch {
     Batch {
         wall_ms: record.wall_ms,
         bindings: record.bindings.iter().map(to_binding).collect(),
+        edits: record.edits.iter().map(to_edit).collect(),
         settlements: record.settlements.iter().map(|settlement| to_settlement(settlement, &record.versions)).collect(),
         floors: record.floors.iter().map(|(consumer, floor)| (ConsumerId(*consumer), *floor)).collect(),
+        newest: (record.newest.iter())
+            .map(|(id, sequence, published_at_ms)| {
+                (ConsumerId(*id), Newest { sequence: *sequence, published_at_ms: *published_at_ms })
+            })
+            .collect(),
         stretches: record.stretches.iter().map(|(id, first, last)| (ConsumerId(*id), *first, *last)).collect(),
         published: record.published.iter().copied().map(RowId).collect(),
     }
@@ -41,9 +49,32 @@ fn to_settlement(settlement: &SettlementRecord<'_>, versions: &[[u8; 32]]) -> Se
             first_row: RowId(applied.first_row),
         },
         OutcomeRecord::Duplicate => Outcome::Duplicate,
-        OutcomeRecord::DeadLettered(letter) => Outcome::DeadLettered(Arc::new(letter.to_dead_letter())),
+        OutcomeRecord::Stale => Outcome::Stale,
+        OutcomeRecord::DeadLettered { letter, copy } => Outcome::DeadLettered {
+            letter: Arc::new(letter.to_dead_letter()),
+            copy: copy.as_ref().map(|(row, event)| (RowId(*row), Arc::new(event.to_event()))),
+        },
+        OutcomeRecord::Parked(row) => Outcome::Parked(Arc::new(row.to_parked())),
     };
-    Settlement { consumer: ConsumerId(settlement.consumer), sequence: settlement.sequence, outcome }
+    let released = settlement.released.map(PlaceRecord::to_place);
+    Settlement { consumer: ConsumerId(settlement.consumer), sequence: settlement.sequence, released, outcome }
+}
+
+fn to_edit(edit: &EditRecord<'_>) -> Edit {
+    let consumer = ConsumerId(edit.consumer());
+    match edit {
+        EditRecord::RemoveDeadLetter { sequence, published_at_ms, .. } => {
+            Edit::RemoveDeadLetter { consumer, sequence: *sequence, published_at_ms: *published_at_ms }
+        }
+        EditRecord::Park { row, .. } => {
+            assert_eq!(row.place().to_place(), row.to_parked().place());
+            Edit::Park { consumer, row: Arc::new(row.to_parked()) }
+        }
+        EditRecord::RemoveParked { place, .. } => Edit::RemoveParked { consumer, place: place.to_place() },
+        EditRecord::Hold { by, hold, .. } => {
+            Edit::Hold { consumer, by: (*by).into(), hold: hold.map(HoldRecord::to_hold) }
+        }
+    }
 }
 
 fn to_write(write: &StateRecord<'_>) -> StateWrite {
@@ -80,10 +111,8 @@ fn mark() -> impl Strategy<Value = Option<IdHash>> {
 fn write() -> impl Strategy<Value = StateWrite> {
     let value =
         (payload(), any::<Option<u64>>()).prop_map(|(bytes, expires_at_ms)| StateValue { bytes, expires_at_ms });
-    (prop::bool::ANY, text(), prop::option::of(value)).prop_map(|(user, key, value)| {
-        let space = if user { Space::User } else { Space::Mark };
-        StateWrite { space, key, value }
-    })
+    let space = prop_oneof![Just(Space::User), Just(Space::Mark), Just(Space::Host)];
+    (space, text(), prop::option::of(value)).prop_map(|(space, key, value)| StateWrite { space, key, value })
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -113,22 +142,93 @@ fn cause() -> impl Strategy<Value = GivenUp> {
         Just(GivenUp::Rejected),
         Just(GivenUp::Exhausted),
         Just(GivenUp::ParkedTooLong),
+        Just(GivenUp::GapNeverFilled),
     ]
 }
 
-fn dead_letter() -> impl Strategy<Value = DeadLetter> {
-    let message = (text(), mark(), text(), key(), headers(), payload(), any::<u64>(), any::<u64>()).prop_map(
-        |(id, mark, subject, key, headers, payload, sequence, published_at_ms)| {
-            Arc::new(Message { id, mark, subject, key, headers, payload, sequence, published_at_ms })
+fn stream() -> impl Strategy<Value = StreamIdentity> {
+    (text(), any::<i64>()).prop_map(|(name, created_ns)| StreamIdentity { name, created_ns })
+}
+
+fn message() -> impl Strategy<Value = Arc<Message>> {
+    let content = (text(), mark(), text(), key(), headers(), payload());
+    let origin = (any::<u64>(), any::<u64>(), stream(), any::<Option<u64>>());
+    (content, origin).prop_map(
+        |((id, mark, subject, key, headers, payload), (sequence, published_at_ms, stream, entity_version))| {
+            let stream = Arc::new(stream);
+            Arc::new(Message {
+                id,
+                mark,
+                subject,
+                key,
+                headers,
+                payload,
+                sequence,
+                published_at_ms,
+                stream,
+                entity_version,
+            })
         },
-    );
+    )
+}
+
+fn history() -> impl Strategy<Value = Vec<FailedAttempt>> {
     let attempt = (any::<u64>(), version(), failure()).prop_map(|(at_ms, version, failure)| FailedAttempt {
         at_ms,
         version,
         failure,
     });
-    (message, cause(), prop::collection::vec(attempt, 0..3), any::<u32>(), any::<u64>())
-        .prop_map(|(message, cause, history, attempts, at_ms)| DeadLetter { message, cause, history, attempts, at_ms })
+    prop::collection::vec(attempt, 0..3)
+}
+
+fn park_cause() -> impl Strategy<Value = ParkCause> {
+    prop_oneof![
+        Just(ParkCause::Exhausted),
+        Just(ParkCause::Retrying),
+        Just(ParkCause::Asked),
+        any::<u64>().prop_map(|expected| ParkCause::Gap { expected }),
+        Just(ParkCause::Behind),
+        Just(ParkCause::Replayed),
+    ]
+}
+
+fn parked() -> impl Strategy<Value = Arc<Parked>> {
+    let times = (any::<Option<u64>>(), any::<u64>());
+    let counts = (any::<u32>(), any::<u32>(), any::<u32>());
+    (any::<u64>(), message(), park_cause(), times, counts, history()).prop_map(
+        |(id, message, cause, (until_ms, parked_at_ms), (releases, attempts, failures), history)| {
+            let id = ParkId(id);
+            Arc::new(Parked { id, message, cause, until_ms, parked_at_ms, releases, attempts, failures, history })
+        },
+    )
+}
+
+fn place() -> impl Strategy<Value = ParkPlace> {
+    let lane = prop_oneof![
+        text().prop_map(|key| ParkLane::Key(key.into())),
+        any::<u64>().prop_map(|id| ParkLane::Alone(ParkId(id))),
+    ];
+    (lane, any::<u64>(), any::<u64>()).prop_map(|(lane, order, id)| ParkPlace { lane, order, id: ParkId(id) })
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let consumer = || any::<u32>().prop_map(ConsumerId);
+    let by = prop_oneof![Just(HoldBy::Operator), Just(HoldBy::Breaker)];
+    let hold = prop::option::of((any::<u64>(), text()).prop_map(|(since_ms, reason)| Hold { since_ms, reason }));
+    prop_oneof![
+        (consumer(), any::<u64>(), any::<u64>()).prop_map(|(consumer, sequence, published_at_ms)| {
+            Edit::RemoveDeadLetter { consumer, sequence, published_at_ms }
+        }),
+        (consumer(), parked()).prop_map(|(consumer, row)| Edit::Park { consumer, row }),
+        (consumer(), place()).prop_map(|(consumer, place)| Edit::RemoveParked { consumer, place }),
+        (consumer(), by, hold).prop_map(|(consumer, by, hold)| Edit::Hold { consumer, by, hold }),
+    ]
+}
+
+fn dead_letter() -> impl Strategy<Value = Arc<DeadLetter>> {
+    (message(), cause(), history(), any::<u32>(), any::<u64>()).prop_map(
+        |(message, cause, history, attempts, at_ms)| Arc::new(DeadLetter { message, cause, history, attempts, at_ms }),
+    )
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -138,10 +238,13 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         (version(), mark(), key(), writes, any::<u64>()).prop_map(|(version, mark, state_key, writes, row)| {
             Outcome::Applied { version, mark, state_key, writes, first_row: RowId(row) }
         });
+    let copy = prop::option::of((any::<u64>().prop_map(RowId), event().prop_map(Arc::new)));
     prop_oneof![
         4 => applied,
         1 => Just(Outcome::Duplicate),
-        1 => dead_letter().prop_map(|letter| Outcome::DeadLettered(Arc::new(letter))),
+        1 => Just(Outcome::Stale),
+        1 => (dead_letter(), copy).prop_map(|(letter, copy)| Outcome::DeadLettered { letter, copy }),
+        1 => parked().prop_map(Outcome::Parked),
     ]
 }
 
@@ -150,26 +253,30 @@ fn batch() -> impl Strategy<Value = Batch> {
         (any::<u32>(), text(), text(), any::<i64>(), any::<u64>()).prop_map(|(id, name, stream, created_ns, floor)| {
             Binding { consumer: ConsumerId(id), name, stream: StreamIdentity { name: stream, created_ns }, floor }
         });
-    let settlement = (any::<u32>(), any::<u64>(), outcome()).prop_map(|(id, sequence, outcome)| Settlement {
-        consumer: ConsumerId(id),
-        sequence,
-        outcome,
-    });
+    let settlement = (any::<u32>(), any::<u64>(), prop::option::of(place()), outcome()).prop_map(
+        |(id, sequence, released, outcome)| Settlement { consumer: ConsumerId(id), sequence, released, outcome },
+    );
     let stretch = (any::<u32>().prop_map(ConsumerId), any::<u64>(), any::<u64>());
     let floor = (any::<u32>().prop_map(ConsumerId), any::<u64>());
+    let newest = (any::<u32>(), any::<u64>(), any::<u64>())
+        .prop_map(|(id, sequence, published_at_ms)| (ConsumerId(id), Newest { sequence, published_at_ms }));
     (
         any::<u64>(),
         prop::collection::vec(binding, 0..3),
+        prop::collection::vec(edit(), 0..4),
         prop::collection::vec(settlement, 0..6),
         prop::collection::vec(floor, 0..3),
+        prop::collection::vec(newest, 0..3),
         prop::collection::vec(stretch, 0..3),
         prop::collection::vec(any::<u64>().prop_map(RowId), 0..5),
     )
-        .prop_map(|(wall_ms, bindings, settlements, floors, stretches, published)| Batch {
+        .prop_map(|(wall_ms, bindings, edits, settlements, floors, newest, stretches, published)| Batch {
             wall_ms,
             bindings,
+            edits,
             settlements,
             floors,
+            newest,
             stretches,
             published,
         })

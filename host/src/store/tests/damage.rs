@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use pelton_core::time::Now;
 use tempfile::TempDir;
 
-use super::disk::Random;
 use super::driver::Driver;
 use super::random::settings;
-use crate::store::{OpenError, Settings, open};
+use super::seed::Random;
+use crate::store::{OpenError, ParkedQuery, Settings, open};
 
 const NOW: Now = Now { tick_ms: 0, wall_ms: 1_000_000 };
 
@@ -20,9 +20,14 @@ fn filled() -> (TempDir, Settings) {
     let settings = settings(&directory);
     let mut driver = Driver::new(open(&settings, NOW).unwrap());
     for number in 0..300_u64 {
-        let numbers = Random(number).next().to_le_bytes();
-        driver.step([numbers[0], numbers[1], numbers[2], numbers[3]]).unwrap();
+        driver.step(Random(number).step()).unwrap();
     }
+    driver.commit().unwrap();
+    let now = driver.now();
+    driver.store.checkpointer.run(now).unwrap();
+    driver.commit().unwrap();
+    let parked = driver.durable.parked.len();
+    assert!(parked > 5, "only {parked} messages are parked");
     drop(driver);
     (directory, settings)
 }
@@ -135,11 +140,26 @@ fn another_format_is_refused() {
                 .unwrap();
             transaction.commit().unwrap();
         };
-        set(2);
-        assert!(matches!(refused(&settings, name), OpenError::OtherFormat { found: 2, known: 1, .. }));
         set(1);
+        assert!(matches!(refused(&settings, name), OpenError::OtherFormat { found: 1, known: 2, .. }));
+        set(2);
     }
     open(&settings, NOW).unwrap();
+}
+
+#[test]
+fn a_parked_message_that_is_missing_is_an_error_and_not_passed_over() {
+    let (_directory, settings) = filled();
+    {
+        let database = redb::Database::open(settings.directory.join("view.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let table = redb::TableDefinition::<&[u8; 12], &[u8]>::new("parked");
+        transaction.open_table(table).unwrap().pop_first().unwrap().unwrap();
+        transaction.commit().unwrap();
+    }
+    let store = open(&settings, NOW).unwrap();
+    let error = store.reader.parked(&ParkedQuery { limit: 1_000, ..ParkedQuery::default() }).unwrap_err();
+    assert!(error.to_string().contains("is missing"), "{error}");
 }
 
 #[test]

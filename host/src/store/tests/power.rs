@@ -1,36 +1,35 @@
 //! Power loss and failing disks: whatever was appended is there, and nothing half.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use pelton_core::time::Now;
 
-use super::disk::{Disk, Power, Random};
-use super::driver::{Driver, Model, PROCESSED_IDS_MS, Stopped};
-use crate::store::error::OpenError;
-use crate::store::files::{self, CacheBytes, Paths};
-use crate::store::open::recover;
-use crate::store::{AppendError, Opened};
+use super::checks::holds;
+use super::driver::{Driver, PROCESSED_IDS_MS, Stopped};
+use super::model::Model;
+use super::seed::Random;
+use crate::store::simulated::{SimulatedDisk, create_simulated, open_simulated};
+use crate::store::{AppendError, OpenError, Opened, Settings};
 
+/// Torn images that are tried if `PELTON_POWER_IMAGES` names no other number.
 const IMAGES: u64 = 200;
 
-fn open_disks(log: &Disk, view: &Disk, tick_ms: u64) -> Result<Opened, OpenError> {
-    let paths = Paths::new(Path::new("disk"));
-    let sound = files::open_on(log.clone(), view.clone(), &paths, CacheBytes::split(1 << 20), None)?;
-    recover(sound, &paths, PROCESSED_IDS_MS, Now { tick_ms, wall_ms: 1_000_000 + tick_ms })
+fn settings() -> Settings {
+    Settings { directory: "disk".into(), cache_bytes: 1 << 20, processed_ids_ms: PROCESSED_IDS_MS }
 }
 
-fn new_disks(power: &Arc<Power>) -> (Disk, Disk) {
-    let (log, view) = (Disk::new(vec![], power.clone()), Disk::new(vec![], power.clone()));
-    files::create_on(log.clone(), view.clone(), 7).unwrap();
-    (log, view)
+fn open_disk(disk: &SimulatedDisk, tick_ms: u64) -> Result<Opened, OpenError> {
+    open_simulated(disk, &settings(), Now { tick_ms, wall_ms: 1_000_000 + tick_ms })
+}
+
+fn new_disk() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    create_simulated(&disk, &settings(), 7).unwrap();
+    disk
 }
 
 /// Works until the power goes, and gives back what may be durable then: one model, or two if an append was under way.
 fn work(driver: &mut Driver, random: &mut Random) -> Vec<Model> {
     loop {
-        let numbers = random.next().to_le_bytes();
-        match driver.step([numbers[0], numbers[1], numbers[2], numbers[3]]) {
+        match driver.step(random.step()) {
             Ok(()) => {}
             Err(Stopped::Append(after)) => return vec![driver.durable.clone(), *after],
             Err(Stopped::Checkpoint) => return vec![driver.durable.clone()],
@@ -43,56 +42,52 @@ fn work(driver: &mut Driver, random: &mut Random) -> Vec<Model> {
 
 /// Which of the models the store holds; panics with the last comparison if it is none.
 fn settle(store: Opened, candidates: Vec<Model>, tick_ms: u64) -> Driver {
-    let found: Vec<_> = store.recovered.consumers.iter().map(|found| (found.id, found.cursor.clone())).collect();
-    let same = |model: &Model| {
-        model.consumers.iter().map(|(id, (_, cursor))| (*id, cursor.clone())).eq(found.iter().cloned())
-            && model.outbox.keys().eq(store.recovered.outbox.iter().map(|row| &row.row))
-            && model.next_row.max(1) == store.recovered.next_row.0
-    };
-    let place = candidates.iter().position(same).unwrap_or(0);
+    let place = candidates.iter().position(|model| holds(&store, model)).unwrap_or(0);
     let driver = Driver::of(store, candidates.into_iter().nth(place).unwrap(), tick_ms);
     driver.check_recovered();
     driver.check_reads();
     driver
 }
 
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}={number} is no number")))
+}
+
 #[test]
 fn after_power_loss_every_appended_batch_is_there_and_none_by_half() {
-    let seed = std::env::var("PELTON_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | IMAGES);
-    println!("seed {seed} (PELTON_SEED={seed} runs it again)");
+    let wanted = number_from("PELTON_POWER_IMAGES").unwrap_or(IMAGES);
+    let seed = number_from("PELTON_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 20 | wanted);
+    println!("seed {seed} (PELTON_SEED={seed} PELTON_POWER_IMAGES={wanted} runs it again)");
     let mut random = Random(seed);
-    let (mut lost_in_open, mut in_flight_kept, mut in_flight_lost) = (0, 0, 0);
+    let (mut lost_in_open, mut in_flight_kept, mut in_flight_lost, mut parked) = (0, 0, 0, 0);
     let mut images = 0;
     // Until each kind of image was there: a batch in flight mostly goes, and stays if only the last sync is missing.
-    while images < IMAGES || in_flight_kept == 0 {
-        let power = Power::steady();
-        let (log, view) = new_disks(&power);
-        let mut driver = Driver::new(open_disks(&log, &view, 0).unwrap());
-        let (mut log, mut view, mut power) = (log, view, power);
-        let mut candidates;
+    while images < wanted || in_flight_kept == 0 {
+        let mut disk = new_disk();
+        let mut driver = Driver::new(open_disk(&disk, 0).unwrap());
         for life in 1..=20 {
-            power.fail_after(1 + random.below(400));
-            candidates = work(&mut driver, &mut random);
+            disk.fail_after(1 + random.below(400));
+            let candidates = work(&mut driver, &mut random);
             drop(driver);
             // Opening may be interrupted, too, and again.
             let store = loop {
                 images += 1;
-                power = Power::steady();
-                log = Disk::new(log.after_power_loss(&mut random), power.clone());
-                view = Disk::new(view.after_power_loss(&mut random), power.clone());
+                disk.power_loss(|below| random.below(below));
                 if random.below(3) == 0 {
-                    power.fail_after(1 + random.below(30));
+                    disk.fail_after(1 + random.below(30));
                 }
-                match open_disks(&log, &view, life * 100_000) {
+                match open_disk(&disk, life * 100_000) {
                     Ok(store) => break store,
-                    Err(error) => assert!(power.is_gone(), "a store that lost power can't be opened: {error}"),
+                    Err(error) => assert!(disk.has_failed(), "a store that lost power can't be opened: {error}"),
                 }
                 lost_in_open += 1;
             };
             let in_flight = candidates.len() == 2;
             let before = candidates[0].clone();
             driver = settle(store, candidates, life * 100_000);
+            parked += driver.durable.parked.len();
             if in_flight && before != driver.durable {
                 in_flight_kept += 1;
             } else if in_flight {
@@ -100,17 +95,19 @@ fn after_power_loss_every_appended_batch_is_there_and_none_by_half() {
             }
         }
     }
-    println!("{images} images, {lost_in_open} while opening, in flight: {in_flight_kept} kept, {in_flight_lost} lost");
+    println!(
+        "{images} images, {lost_in_open} while opening, in flight: {in_flight_kept} kept, {in_flight_lost} lost; {parked} parked rows in them"
+    );
     assert!(in_flight_lost > 0 && lost_in_open > 0, "the images are not as different as they should be");
+    assert!(parked > 0, "nothing was parked");
 }
 
 #[test]
 fn after_an_i_o_error_no_append_succeeds_and_a_restart_finds_what_was_settled() {
     for operation in 1..=60 {
-        let power = Power::steady();
-        let (log, view) = new_disks(&power);
-        let mut driver = Driver::new(open_disks(&log, &view, 0).unwrap());
-        power.fail_after(operation);
+        let mut disk = new_disk();
+        let mut driver = Driver::new(open_disk(&disk, 0).unwrap());
+        disk.fail_after(operation);
         let mut random = Random(operation);
         let candidates = work(&mut driver, &mut random);
         if candidates.len() == 2 {
@@ -123,24 +120,70 @@ fn after_an_i_o_error_no_append_succeeds_and_a_restart_finds_what_was_settled() 
         driver.check_reads();
         drop(driver);
         // The operating system lives on: what was written is seen, synced or not.
-        let power = Power::steady();
-        let (log, view) = (Disk::new(log.seen(), power.clone()), Disk::new(view.seen(), power));
-        settle(open_disks(&log, &view, 100_000).unwrap(), candidates, 100_000);
+        disk.process_death();
+        settle(open_disk(&disk, 100_000).unwrap(), candidates, 100_000);
     }
 }
 
 #[test]
+fn a_process_that_dies_loses_nothing_until_the_power_goes() {
+    let mut random = Random(1);
+    let mut disk = new_disk();
+    let mut driver = Driver::new(open_disk(&disk, 0).unwrap());
+    for life in 1..=60 {
+        for _ in 0..random.below(40) {
+            driver.step(random.step()).unwrap();
+        }
+        let durable = driver.durable.clone();
+        let mut dead = driver;
+        if life % 3 == 0 {
+            disk.power_loss(|below| random.below(below));
+        } else {
+            disk.process_death();
+        }
+        driver = settle(open_disk(&disk, life * 100_000).unwrap(), vec![durable], life * 100_000);
+        // What is left of the dead process may run into its end now, and must not touch the files of the living.
+        assert!(dead.store.log.append(&Default::default()).is_err());
+        drop(dead);
+    }
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    let run = |seed| {
+        let mut random = Random(seed);
+        let mut disk = new_disk();
+        let mut driver = Driver::new(open_disk(&disk, 0).unwrap());
+        let mut seen = Vec::new();
+        for life in 1..=6 {
+            disk.fail_after(1 + random.below(400));
+            let candidates = work(&mut driver, &mut random);
+            drop(driver);
+            seen.push((disk.operations(), disk.fingerprint()));
+            disk.power_loss(|below| random.below(below));
+            seen.push((disk.operations(), disk.fingerprint()));
+            driver = settle(open_disk(&disk, life * 100_000).unwrap(), candidates, life * 100_000);
+        }
+        seen
+    };
+    for seed in 0..5 {
+        // Each thread has hash maps with seeds of its own, were there any.
+        let other = std::thread::spawn(move || run(seed)).join().unwrap();
+        assert_eq!(run(seed), other, "seed {seed}");
+    }
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
 fn a_store_that_was_closed_opens_without_a_repair() {
-    let power = Power::steady();
-    let (log, view) = new_disks(&power);
-    let mut driver = Driver::new(open_disks(&log, &view, 0).unwrap());
+    let disk = new_disk();
+    let mut driver = Driver::new(open_disk(&disk, 0).unwrap());
     for number in 0..200_u64 {
-        let numbers = Random(number).next().to_le_bytes();
-        driver.step([numbers[0], numbers[1], numbers[2], numbers[3]]).unwrap();
+        driver.step(Random(number).step()).unwrap();
     }
     drop(driver);
-    for disk in [log, view] {
+    for file in disk.files() {
         // redb refuses to open a file for reading only that a crash left.
-        assert!(redb::Builder::new().open_read_only_with_backend(disk).is_ok());
+        assert!(redb::Builder::new().open_read_only_with_backend(file).is_ok());
     }
 }

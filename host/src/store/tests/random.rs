@@ -103,7 +103,7 @@ fn processed_ids_are_forgotten_by_running_time_only() {
         first_row: RowId(1),
     };
     store.reader.apply(consumer, None, mark, &Default::default());
-    let settlements = vec![Settlement { consumer, sequence: 1, outcome }];
+    let settlements = vec![Settlement { consumer, sequence: 1, released: None, outcome }];
     store.log.append(&Batch { bindings: vec![binding], settlements, ..Batch::default() }).unwrap();
     let year_ms = 365 * 24 * 3_600_000;
     for now in [at(999, 0), at(1_000, year_ms), at(1_999, 2 * year_ms)] {
@@ -148,7 +148,7 @@ fn state_whose_time_is_over_is_deleted_from_the_view() {
         store.reader.apply(consumer, None, None, &writes);
         let outcome =
             Outcome::Applied { version: Version([0; 32]), mark: None, state_key: None, writes, first_row: RowId(1) };
-        let settlements = vec![Settlement { consumer, sequence: sequence as u64 + 1, outcome }];
+        let settlements = vec![Settlement { consumer, sequence: sequence as u64 + 1, released: None, outcome }];
         store.log.append(&Batch { settlements, ..Batch::default() }).unwrap();
         store.checkpointer.run(Now::default()).unwrap();
     }

@@ -1,15 +1,15 @@
-//! Table `consumers`: consumer number → its name, the stream that it reads, and its cursor.
+//! Table `consumers`: consumer number → its name, the stream that it reads, its cursor, and what holds it.
 
 use std::collections::BTreeMap;
 
-use pelton_core::batch::StreamIdentity;
+use pelton_core::batch::{Hold, HoldBy, Newest, StreamIdentity};
 use pelton_core::cursor::Cursor;
 use pelton_core::ids::ConsumerId;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use crate::store::error::StoreFailure;
-use crate::store::record::{self, BindingRecord};
+use crate::store::record::{self, BindingRecord, HoldByRecord, HoldRecord};
 
 const CONSUMERS: TableDefinition<u32, &[u8]> = TableDefinition::new("consumers");
 
@@ -22,6 +22,36 @@ pub(in crate::store) struct Consumer {
     pub(in crate::store) stream: StreamIdentity,
     /// How far it is.
     pub(in crate::store) cursor: Cursor,
+    /// Who keeps it from working, since when and why. Outlasts the stream that it reads.
+    pub(in crate::store) holds: BTreeMap<HoldBy, Hold>,
+    /// The newest message of the stream that was settled.
+    pub(in crate::store) newest: Option<Newest>,
+}
+
+impl Default for Consumer {
+    /// One that is about to be bound for the first time.
+    fn default() -> Self {
+        let stream = StreamIdentity { name: "".into(), created_ns: 0 };
+        Self { name: "".into(), stream, cursor: Cursor::at(0), holds: BTreeMap::new(), newest: None }
+    }
+}
+
+impl Consumer {
+    /// It begins to read this stream.
+    pub(in crate::store) fn bind(&mut self, binding: &BindingRecord<'_>) {
+        self.name = binding.name.into();
+        self.stream = StreamIdentity { name: binding.stream.into(), created_ns: binding.created_ns };
+        self.cursor = Cursor::at(binding.floor);
+        self.newest = None;
+    }
+
+    /// It is held, or is not any more.
+    pub(in crate::store) fn set_hold(&mut self, by: HoldBy, hold: Option<HoldRecord<'_>>) {
+        match hold {
+            Some(hold) => _ = self.holds.insert(by, hold.to_hold()),
+            None => _ = self.holds.remove(&by),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,16 +62,10 @@ struct ConsumerRecord<'a> {
     floor: u64,
     /// First and last sequence of each settled range above the floor.
     ranges: Vec<(u64, u64)>,
-}
-
-impl From<&BindingRecord<'_>> for Consumer {
-    fn from(binding: &BindingRecord<'_>) -> Self {
-        Self {
-            name: binding.name.into(),
-            stream: StreamIdentity { name: binding.stream.into(), created_ns: binding.created_ns },
-            cursor: Cursor::at(binding.floor),
-        }
-    }
+    #[serde(borrow)]
+    holds: Vec<(HoldByRecord, HoldRecord<'a>)>,
+    /// Sequence, and when the stream stored it.
+    newest: Option<(u64, u64)>,
 }
 
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreFailure> {
@@ -63,6 +87,8 @@ pub(super) fn save(
             created_ns: consumer.stream.created_ns,
             floor: consumer.cursor.floor(),
             ranges: consumer.cursor.ranges().collect(),
+            holds: consumer.holds.iter().map(|(by, hold)| ((*by).into(), hold.into())).collect(),
+            newest: consumer.newest.map(|newest| (newest.sequence, newest.published_at_ms)),
         };
         table.insert(id.0, record::encode(&row, Vec::new())?.as_slice())?;
     }
@@ -77,7 +103,9 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<BTreeMap<ConsumerId,
         let mut cursor = Cursor::at(row.floor);
         row.ranges.iter().for_each(|(first, last)| cursor.settle_range(*first, *last));
         let stream = StreamIdentity { name: row.stream.into(), created_ns: row.created_ns };
-        consumers.insert(ConsumerId(id.value()), Consumer { name: row.name.into(), stream, cursor });
+        let holds = row.holds.iter().map(|(by, hold)| ((*by).into(), hold.to_hold())).collect();
+        let newest = row.newest.map(|(sequence, published_at_ms)| Newest { sequence, published_at_ms });
+        consumers.insert(ConsumerId(id.value()), Consumer { name: row.name.into(), stream, cursor, holds, newest });
     }
     Ok(consumers)
 }

@@ -5,14 +5,16 @@
 //! Key: consumer, 4 bytes, sequence, 8 bytes, milliseconds since 1970-01-01 UTC, 8 bytes, all big-endian.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use pelton_core::ids::ConsumerId;
+use pelton_core::message::DeadLetter;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
-use crate::store::StoredDeadLetter;
 use crate::store::error::StoreFailure;
 use crate::store::fold::DeadLetterChange;
+use crate::store::overlay::DeadLetterKey;
 use crate::store::record::{self, DeadLetterRecord};
 
 type Key = [u8; 20];
@@ -29,53 +31,66 @@ fn key(consumer: u32, sequence: u64, published_at_ms: u64) -> Key {
     key
 }
 
-fn consumer_of(key: &Key) -> ConsumerId {
-    let [a, b, c, d, ..] = *key;
-    ConsumerId(u32::from_be_bytes([a, b, c, d]))
+fn split_key(key: &Key) -> DeadLetterKey {
+    let number = |from: usize, to: usize| {
+        key.iter().take(to).skip(from).fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+    };
+    // The first four bytes are a u32.
+    (ConsumerId(number(0, 4) as u32), number(4, 12), number(12, 20))
 }
 
+/// Writes sorted changes. Removing what never came here writes nothing.
 pub(super) fn write(transaction: &WriteTransaction, letters: &[DeadLetterChange<'_>]) -> Result<(), StoreFailure> {
     let mut table = transaction.open_table(DEAD_LETTERS)?;
+    let mut buffer = Vec::new();
     for change in letters {
-        let key = key(change.consumer, change.sequence, change.letter.message.published_at_ms);
-        table.insert(&key, record::encode(change.letter, Vec::new())?.as_slice())?;
+        let key = key(change.consumer, change.sequence, change.published_at_ms);
+        let Some(letter) = change.letter else {
+            table.remove(&key)?;
+            continue;
+        };
+        buffer.clear();
+        buffer = record::encode(letter, buffer)?;
+        table.insert(&key, buffer.as_slice())?;
     }
     Ok(())
 }
 
-pub(super) struct DeadLetters(ReadOnlyTable<&'static Key, &'static [u8]>);
+pub(in crate::store) struct DeadLetters(ReadOnlyTable<&'static Key, &'static [u8]>);
 
 impl DeadLetters {
     pub(super) fn open(transaction: &ReadTransaction) -> Result<Self, StoreFailure> {
         Ok(Self(transaction.open_table(DEAD_LETTERS)?))
     }
 
-    /// Those of one consumer, or of all, from these sequences, in order; `limit` of them.
-    pub(super) fn list(
+    /// Shows `visit` the keys of dead letters from `from` on, in order, while it returns true, and how to read each.
+    pub(in crate::store) fn range(
         &self,
-        consumer: Option<ConsumerId>,
-        sequences: (u64, u64),
-        limit: usize,
-    ) -> Result<Vec<StoredDeadLetter>, StoreFailure> {
-        let (first, last) = consumer.map_or((0, u32::MAX), |consumer| (consumer.0, consumer.0));
-        let mut letters = Vec::new();
-        for row in self.0.range::<&Key>(&key(first, sequences.0, 0)..=&key(last, sequences.1, u64::MAX))?.take(limit) {
+        from: Bound<DeadLetterKey>,
+        mut visit: impl FnMut(
+            DeadLetterKey,
+            &dyn Fn() -> Result<Arc<DeadLetter>, StoreFailure>,
+        ) -> Result<bool, StoreFailure>,
+    ) -> Result<(), StoreFailure> {
+        let first = from.map(|(consumer, sequence, published_at_ms)| key(consumer.0, sequence, published_at_ms));
+        for row in self.0.range::<&Key>((first.as_ref(), Bound::Unbounded))? {
             let (key, value) = row?;
-            let letter: DeadLetterRecord<'_> = record::decode(value.value())?;
-            letters.push(StoredDeadLetter {
-                consumer: consumer_of(key.value()),
-                sequence: letter.message.sequence,
-                letter: Arc::new(letter.to_dead_letter()),
-            });
+            let load = || {
+                let letter: DeadLetterRecord<'_> = record::decode(value.value())?;
+                Ok(Arc::new(letter.to_dead_letter()))
+            };
+            if !visit(split_key(key.value()), &load)? {
+                break;
+            }
         }
-        Ok(letters)
+        Ok(())
     }
 
     /// How many there are, by consumer.
     pub(super) fn count(&self) -> Result<BTreeMap<ConsumerId, u64>, StoreFailure> {
         let mut counts = BTreeMap::new();
         for row in self.0.iter()? {
-            *counts.entry(consumer_of(row?.0.value())).or_insert(0) += 1;
+            *counts.entry(split_key(row?.0.value()).0).or_insert(0) += 1;
         }
         Ok(counts)
     }

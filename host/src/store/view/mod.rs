@@ -8,6 +8,7 @@ mod dead_letters;
 mod ids;
 mod meta;
 mod outbox;
+mod parked;
 mod snapshot;
 mod state;
 mod write;

@@ -10,10 +10,11 @@ use redb::{Database, ReadTransaction, ReadableDatabase};
 use super::dead_letters::DeadLetters;
 use super::ids::ProcessedIds;
 use super::meta::Meta;
+use super::parked::ParkedRows;
 use super::state::State;
 use super::{Consumer, consumers, outbox};
+use crate::store::OutboxRow;
 use crate::store::error::StoreFailure;
-use crate::store::{OutboxRow, StoredDeadLetter};
 
 /// The tables are opened once for each checkpoint, not for each read. The transaction behind them keeps its pages from being used anew.
 pub(in crate::store) struct Snapshot {
@@ -21,6 +22,7 @@ pub(in crate::store) struct Snapshot {
     state: State,
     ids: ProcessedIds,
     dead_letters: DeadLetters,
+    parked: ParkedRows,
 }
 
 impl Snapshot {
@@ -31,6 +33,7 @@ impl Snapshot {
             state: State::open(&transaction)?,
             ids: ProcessedIds::open(&transaction, meta.generation)?,
             dead_letters: DeadLetters::open(&transaction)?,
+            parked: ParkedRows::open(&transaction)?,
             transaction,
         })
     }
@@ -58,13 +61,12 @@ impl Snapshot {
         self.ids.contains(consumer, mark)
     }
 
-    pub(in crate::store) fn dead_letters(
-        &self,
-        consumer: Option<ConsumerId>,
-        sequences: (u64, u64),
-        limit: usize,
-    ) -> Result<Vec<StoredDeadLetter>, StoreFailure> {
-        self.dead_letters.list(consumer, sequences, limit)
+    pub(in crate::store) fn dead_letters(&self) -> &DeadLetters {
+        &self.dead_letters
+    }
+
+    pub(in crate::store) fn parked(&self) -> &ParkedRows {
+        &self.parked
     }
 
     pub(in crate::store) fn count_dead_letters(&self) -> Result<BTreeMap<ConsumerId, u64>, StoreFailure> {

@@ -41,6 +41,7 @@ fn push_scope(key: &mut Vec<u8>, consumer: u32, scope_key: Option<&str>, space: 
     key.push(match space {
         SpaceRecord::User => 0,
         SpaceRecord::Mark => 1,
+        SpaceRecord::Host => 2,
     });
 }
 

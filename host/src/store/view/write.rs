@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pelton_core::ids::ConsumerId;
 use redb::Database;
 
-use super::{Consumer, Meta, consumers, dead_letters, ids, outbox, state};
+use super::{Consumer, Meta, consumers, dead_letters, ids, outbox, parked, state};
 use crate::store::error::StoreFailure;
 use crate::store::files::begin;
 use crate::store::fold::Changes;
@@ -18,6 +18,7 @@ pub(in crate::store) fn create(view: &Database, meta: &Meta) -> Result<(), Store
     ids::insert(&transaction, meta.generation, &[])?;
     outbox::write(&transaction, &Default::default())?;
     dead_letters::write(&transaction, &[])?;
+    parked::write(&transaction, &[])?;
     meta.save(&transaction)?;
     transaction.commit()?;
     Ok(())
@@ -40,6 +41,7 @@ pub(in crate::store) fn write(
     ids::insert(&transaction, meta.generation, &changes.marks)?;
     outbox::write(&transaction, &changes.outbox)?;
     dead_letters::write(&transaction, &changes.dead_letters)?;
+    parked::write(&transaction, &changes.parked)?;
     let expired = state::expire(&transaction, limits.state_until_ms)?;
     meta.save(&transaction)?;
     transaction.commit()?;
