@@ -31,7 +31,7 @@ pub fn now_ms() -> u64 {
     host::now_ms()
 }
 
-/// 1 for the first attempt at this message.
+/// 1 for the first attempt at this message; the same as [`Message::attempt`](crate::Message::attempt).
 #[must_use]
 pub fn attempt() -> u32 {
     host::attempt()

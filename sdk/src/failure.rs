@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use crate::bindings::pelton::consumer::types;
 
-/// Why a message was not handled. Whatever the kind: nothing of the attempt remains, its key waits, and other keys go on.
+/// Why a message was not handled. Whatever the kind: nothing of the attempt remains, and other keys go on.
 ///
 /// It is not an error itself, so that `?` can turn every error into one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// May succeed later. Counts as one of the consumer's attempts; after the last of them the message becomes a dead letter.
+    /// May succeed later; its key waits. Counts as one of the consumer's attempts. After the last of them its key is parked, with this message and all
+    /// later ones, until it is released; or what else the manifest's `retry.on_exhausted` says.
     Retry {
         /// For the operator: why.
         reason: String,
@@ -28,11 +29,12 @@ pub enum Failure {
         /// For the operator: why.
         reason: String,
     },
-    /// Not this message's turn yet: it is held in order, with its key, without counting as an attempt.
+    /// Not this message's turn yet: it is set aside durably, and later messages of its key go on. It is looked at again as soon as another message of
+    /// its key has been applied, or after a time. Does not count as an attempt; after the manifest's `park.longest_ms` it becomes a dead letter.
     Park {
         /// For the operator: what it waits for.
         reason: String,
-        /// When to look again; none: the consumer's `park` delay.
+        /// When to look again at the latest; none: the consumer's `park.delay_ms`.
         after: Option<Duration>,
     },
 }
@@ -53,12 +55,12 @@ impl Failure {
         Self::Reject { reason: reason.to_string() }
     }
 
-    /// Look again after the consumer's `park` delay.
+    /// Look again when another message of the key has been applied, or after the consumer's `park.delay_ms`.
     pub fn park(reason: impl Display) -> Self {
         Self::Park { reason: reason.to_string(), after: None }
     }
 
-    /// Look again after this time.
+    /// Look again when another message of the key has been applied, or after this time.
     pub fn park_for(reason: impl Display, after: Duration) -> Self {
         Self::Park { reason: reason.to_string(), after: Some(after) }
     }

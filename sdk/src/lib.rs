@@ -48,16 +48,17 @@
 //! plug-in uses are imported.
 //!
 //! # What an attempt is
-//! The handler is called once per message, in stream order for each ordering key. Its effects (state, marks, events) become durable together
-//! when it returns `Ok(())`; otherwise all of them are discarded. It is called again if an attempt failed or the host died before the attempt
-//! was durable, and never after that. Each attempt has a fresh instance: what must survive goes through [`state`].
+//! The handler is called once per message, for each ordering key in stream order (or by version). Its effects (state, marks, events) become durable
+//! together when it returns `Ok(())`; otherwise all of them are discarded. It is called again if an attempt failed or the host died before the
+//! attempt was durable, and never after that. Each attempt has a fresh instance: what must survive goes through [`state`].
 //!
 //! # Failing
 //! - `?` on any error is [`Failure::reject`], with the error's causes: an attempt is a function of message and state, so what failed unexpectedly would
 //!   fail again. The message becomes a dead letter, which the host keeps.
-//! - `.map_err(Failure::retry)?`, or `return Err(Failure::retry("…"))`: again, later; it counts as an attempt.
-//! - [`Failure::park`]: not its turn yet.
-//! - A panic is a trap: it is retried, and after the last attempt a dead letter. So are running out of time and passing a limit.
+//! - `.map_err(Failure::retry)?`, or `return Err(Failure::retry("…"))`: again, later; it counts as an attempt. After the last one the key is parked, with this
+//!   message and all later ones, until it is released; or what else the manifest's `retry.on_exhausted` says.
+//! - [`Failure::park`]: not its turn yet. It is set aside, later messages of its key go on, and it is looked at again once one of them has been applied.
+//! - A panic is a trap, and is retried like that. So are running out of time and passing a limit.
 //!
 //! # Testing
 //! The functions that call the host work in the host only. Keep decisions in functions that take and return values, and test those with `cargo

@@ -14,7 +14,7 @@ pub struct Message {
     pub id: String,
     /// The subject that it was published to.
     pub subject: String,
-    /// The ordering key by the manifest's rule; none if the consumer has no key.
+    /// The ordering key by the manifest's rule; none if the subscription is shared.
     pub key: Option<String>,
     /// Names and values in the order in which they arrived; a name may occur more than once.
     pub headers: Vec<(String, String)>,
@@ -24,7 +24,8 @@ pub struct Message {
     pub sequence: u64,
     /// When the stream stored it: milliseconds since 1970-01-01 UTC, by the broker's clock.
     pub published_at_ms: u64,
-    /// 1 for the first attempt.
+    /// 1 for the first attempt. Rises with each failed attempt that counts, not with a park; starts anew when the message is released after its
+    /// attempts were used up.
     pub attempt: u32,
 }
 

@@ -2,7 +2,7 @@
 //! Needed by the crash rounds, the bench and the end-to-end tests of order and exactly-once.
 //!
 //! Payload: `{"n": u64}` with optional fields: `pad` (ignored, makes messages large), `fails` (attempts up to this number fail with *retry* after having made
-//! their effects), `poison` (rejected after having made its effects).
+//! their effects), `poison` (rejected after having made its effects). While `[config] broken_key` names a key, every attempt of it fails with *retry*.
 //! State: one entry "ledger" of about 100 bytes. Event, to `OUT.KEY` with OUT from `[config] out` ("ledger.out" by default) and `none` for a message
 //! without a key: `{"key", "id", "sequence", "n", "count", "chain"}`. `count` is the number of messages applied for the key so far, this one included; `chain` is 16 hex
 //! digits: FNV-1a (64 bits) over the 8 little-endian bytes of each applied `n`, one after the other.
@@ -58,6 +58,9 @@ fn handle(message: Message) -> Result {
     let Message { id, sequence, .. } = &message;
     outbox::emit(subject, &Applied { key, id, sequence: *sequence, n: entry.n, count, chain: &chain })?;
 
+    if context::config("broken_key").is_some_and(|broken| broken == key) {
+        return Err(Failure::retry("the key is broken, as the configuration says"));
+    }
     if entry.poison {
         return Err(Failure::reject("poison, as the payload asked"));
     }
