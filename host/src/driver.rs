@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pelton_core::batch::Batch;
 use pelton_core::effects::Event;
 use pelton_core::ids::{ConsumerId, RowId};
+use pelton_core::message::DeadLetter;
+use pelton_core::parked::Parked;
 use pelton_core::policy::Policy;
-use pelton_core::{Action, Core, HaltReason, Input, Start, Status};
+use pelton_core::transaction::ReadError;
+use pelton_core::{Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, Start, Status};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -21,7 +25,7 @@ use crate::deployed::Deployed;
 use crate::executor::Assignment;
 use crate::faults;
 use crate::nats::{PublisherHandle, SubscriptionHandle};
-use crate::store::Reader;
+use crate::store::{DeadLetterQuery, Reader};
 
 /// What the driver is told.
 pub enum Note {
@@ -33,6 +37,10 @@ pub enum Note {
     Attach(Box<Attachment>),
     /// A consumer is to stop; answered when nothing of it is under way.
     Detach(ConsumerId, oneshot::Sender<()>),
+    /// An operator wants something.
+    Operate(ConsumerId, Operation, oneshot::Sender<Result<(), OperationRefused>>),
+    /// Why is this key where it is?
+    Explain(ConsumerId, Box<str>, oneshot::Sender<Option<Explanation>>),
     /// How are things?
     Status(oneshot::Sender<Snapshot>),
     /// There is a connection: events are published under this session from now on.
@@ -95,7 +103,9 @@ pub struct Driver {
     halted: BTreeMap<ConsumerId, String>,
     /// What is published under another session than the connection's is refused: that keeps the order over a reconnect.
     publish_session: Option<u64>,
-    /// What is to leave once there is the first connection; the relay's window bounds it.
+    /// The connection's session, while events of the one before are not all answered.
+    next_session: Option<u64>,
+    /// What is to leave once there is a session to publish under; the relay's window bounds it.
     unpublished: Vec<(RowId, Arc<Event>)>,
 }
 
@@ -121,6 +131,7 @@ impl Driver {
             consumers: BTreeMap::new(),
             halted: BTreeMap::new(),
             publish_session: None,
+            next_session: None,
             unpublished: Vec::new(),
         }
     }
@@ -142,19 +153,24 @@ impl Driver {
             let until_wakeup =
                 self.core.next_wakeup().map(|tick| Duration::from_millis(tick.saturating_sub(now.tick_ms)));
             let sleep = until_wakeup.map_or(LONGEST_SLEEP, |until| until.min(LONGEST_SLEEP));
-            match self.notes.recv_timeout(sleep) {
-                Ok(note) => self.take(note)?,
-                Err(RecvTimeoutError::Timeout) => self.core.handle(self.clock.now(), Input::Tick),
+            let first = match self.notes.recv_timeout(sleep) {
+                Ok(note) => Some(note),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.core.handle(self.clock.now(), Input::Tick);
+                    None
+                }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            for _ in 0..NOTES_PER_TURN {
-                let Ok(note) = self.notes.try_recv() else { break };
-                self.take(note)?;
+            };
+            let more = self.notes.clone();
+            for note in first.into_iter().chain(more.try_iter().take(NOTES_PER_TURN)) {
+                if let Turn::Drained = self.take(note)? {
+                    return Ok(());
+                }
             }
         }
     }
 
-    fn take(&mut self, note: Note) -> anyhow::Result<()> {
+    fn take(&mut self, note: Note) -> anyhow::Result<Turn> {
         match note {
             Note::Core(input) => {
                 if let Input::Acknowledged(_) = &input {
@@ -166,20 +182,83 @@ impl Driver {
             Note::Register(name, answer) => _ = answer.send(self.core.register(&name)),
             Note::Attach(attachment) => self.attach(*attachment),
             Note::Detach(consumer, done) => self.detach(consumer, done),
-            Note::Status(answer) => {
-                _ = answer.send(Snapshot { status: self.core.status(), halted: self.halted.clone() });
-            }
             Note::PublishUnder(session) => self.publish_under(session),
             Note::Fatal(error) => return Err(error),
+            Note::Operate(..) | Note::Explain(..) | Note::Status(_) => return self.answer(note),
         }
-        Ok(())
+        Ok(Turn::GoOn)
+    }
+
+    /// Answers an operator when everything decided so far has been performed: what the answer says can be seen, and nothing can be seen that it does not say.
+    fn answer(&mut self, note: Note) -> anyhow::Result<Turn> {
+        let turn = self.perform_all();
+        match (note, turn) {
+            // An asker that no longer waits for the answer needs none.
+            (Note::Operate(consumer, operation, answer), Turn::GoOn) => {
+                let outcome = self.operate(consumer, operation)?;
+                let turn = self.perform_all();
+                _ = answer.send(outcome);
+                return Ok(turn);
+            }
+            (Note::Explain(consumer, key, answer), Turn::GoOn) => {
+                // It tells how long something still waits: by the time now.
+                self.core.handle(self.clock.now(), Input::Tick);
+                _ = answer.send(self.core.explain(consumer, &key));
+            }
+            (Note::Status(answer), Turn::GoOn) => {
+                _ = answer.send(Snapshot { status: self.core.status(), halted: self.halted.clone() });
+            }
+            // It is over: whoever asked finds nobody.
+            (_, Turn::Drained) => return Ok(Turn::Drained),
+            (_, Turn::GoOn) => {}
+        }
+        Ok(Turn::GoOn)
+    }
+
+    /// Has the core do what an operator wants. All actions are performed, so the store shows all that the core has decided: what the operator saw of it may
+    /// have changed since.
+    fn operate(&mut self, consumer: ConsumerId, operation: Operation) -> anyhow::Result<Result<(), OperationRefused>> {
+        let seen = self.still_stands(consumer, &operation).context("reading the store for an operator")?;
+        Ok(seen.and_then(|()| self.core.operate(self.clock.now(), consumer, operation)))
+    }
+
+    /// Whether the message that an operation is for is still as the operator saw it: handled a second time, it would be applied a second time.
+    fn still_stands(
+        &self,
+        consumer: ConsumerId,
+        operation: &Operation,
+    ) -> Result<Result<(), OperationRefused>, ReadError> {
+        let reader = &self.hands.reader;
+        let row = |id| reader.parked_row(consumer, id).map(|found| found.map(|found| found.row));
+        let found = match operation {
+            Operation::DropParked(seen) => row(seen.id)?.map(|row| row == *seen),
+            Operation::ReplaceParked(edited) => {
+                // Only the payload may differ.
+                let same = |row: Arc<Parked>| Parked { message: Arc::clone(&edited.message), ..(*row).clone() };
+                row(edited.id)?.map(|row| same(row) == **edited)
+            }
+            Operation::Replay(letter) => {
+                let message = &letter.message;
+                let found = find_dead_letter(reader, consumer, message.sequence, message.published_at_ms)?;
+                found.filter(|found| found.at_ms == letter.at_ms).map(|_| true)
+            }
+            Operation::DropDeadLetter { sequence, published_at_ms } => {
+                find_dead_letter(reader, consumer, *sequence, *published_at_ms)?.map(|_| true)
+            }
+            Operation::Pause { .. } | Operation::Resume | Operation::Release(_) | Operation::ReleaseAll => Some(true),
+        };
+        Ok(match found {
+            Some(true) => Ok(()),
+            Some(false) => Err(OperationRefused::BeingReleased),
+            None => Err(OperationRefused::NotParked),
+        })
     }
 
     fn attach(&mut self, attachment: Attachment) {
         let Attachment { deployed, subscription, policy, start } = attachment;
         let consumer = deployed.consumer;
         self.consumers.insert(consumer, Attached { deployed, subscription, detached: None });
-        self.core.handle(self.clock.now(), Input::Start { consumer, policy, start });
+        self.core.handle(self.clock.now(), Input::Start { consumer, policy: Box::new(policy), start });
     }
 
     fn detach(&mut self, consumer: ConsumerId, done: oneshot::Sender<()>) {
@@ -197,13 +276,16 @@ impl Driver {
                 return Turn::Drained;
             }
         }
+        self.adopt_session();
         Turn::GoOn
     }
 
     fn perform(&mut self, action: Action) -> Turn {
         match action {
-            Action::Position { consumer, generation, after } => {
-                self.with(consumer, |attached| attached.subscription.position(generation, after));
+            Action::Position { consumer, generation, after, newest } => {
+                // A halted consumer that is positioned goes on.
+                self.halted.remove(&consumer);
+                self.with(consumer, |attached| attached.subscription.position(generation, after, newest));
             }
             Action::Pull { consumer, generation, messages } => {
                 self.with(consumer, |attached| attached.subscription.pull(generation, messages));
@@ -215,19 +297,35 @@ impl Driver {
             }
             Action::Execute(run) => {
                 if let Some(attached) = self.consumers.get(&run.consumer) {
-                    let assignment = Assignment { run, deployed: Arc::clone(&attached.deployed) };
+                    let assignment = Assignment::Run(run, Arc::clone(&attached.deployed));
                     // The executors end only after the driver, or with a fatal note that is on its way (a panic sends one, too).
                     _ = self.hands.executors.send(assignment);
                 }
             }
+            // As above.
+            Action::Fetch(fetch) => _ = self.hands.executors.send(Assignment::Fetch(fetch)),
             // The committer ends only after the driver, or with a fatal note that is on its way.
             Action::Commit(batch) => _ = self.hands.committer.send(batch),
             Action::Publish { row, event } => self.publish(row, event),
             Action::Stopped { consumer } => self.stopped(consumer),
             Action::Halted { consumer, reason } => self.halt(consumer, &reason),
+            Action::Drained => return Turn::Drained,
+            Action::Bound { .. }
+            | Action::Held { .. }
+            | Action::DeadLettered { .. }
+            | Action::Parked { .. }
+            | Action::Unparked { .. }
+            | Action::DeadLetterRemoved { .. } => self.report(action),
+        }
+        Turn::GoOn
+    }
+
+    /// Performs what others have to see or an operator wants to know.
+    fn report(&mut self, action: Action) {
+        let reader = &self.hands.reader;
+        match action {
             Action::Bound { consumer, stream, replaced, after } => {
                 let name = self.name(consumer);
-                self.with(consumer, |attached| attached.deployed.bind(&stream));
                 if let Some(replaced) = replaced {
                     tracing::warn!(%name, stream = %stream.name, was = %replaced.name, after,
                         "the consumer's stream was replaced by another, beginning anew");
@@ -235,18 +333,45 @@ impl Driver {
                     tracing::info!(%name, stream = %stream.name, after, "reading a stream for the first time");
                 }
             }
+            Action::Held { consumer, by, hold } => {
+                let name = self.name(consumer);
+                match hold {
+                    Some(hold) => tracing::warn!(consumer = %name, ?by, reason = %hold.reason, "consumer paused"),
+                    None => tracing::info!(consumer = %name, ?by, "consumer goes on"),
+                }
+            }
             Action::DeadLettered { consumer, letter } => {
                 tracing::warn!(consumer = %self.name(consumer), sequence = letter.message.sequence, id = %letter.message.id,
                     key = letter.message.key.as_deref(), attempts = letter.attempts, cause = letter.cause.kind(), "message given up");
-                self.hands.reader.note_dead_letter(consumer, letter.message.sequence, &letter);
+                reader.note_dead_letter(consumer, letter.message.sequence, &letter);
             }
-            Action::Drained => return Turn::Drained,
+            Action::Parked { consumer, row } => {
+                if row.cause.holds_key() {
+                    tracing::warn!(consumer = %self.name(consumer), sequence = row.message.sequence, id = %row.message.id,
+                        key = row.message.key.as_deref(), attempts = row.attempts, cause = row.cause.kind(), "key parked");
+                }
+                reader.note_parked(consumer, &row);
+            }
+            Action::Unparked { consumer, place } => reader.note_unparked(consumer, &place),
+            Action::DeadLetterRemoved { consumer, sequence, published_at_ms } => {
+                reader.note_dead_letter_removed(consumer, sequence, published_at_ms);
+            }
+            _ => {}
         }
-        Turn::GoOn
     }
 
     fn publish_under(&mut self, session: u64) {
-        self.publish_session = Some(session);
+        self.publish_session = None;
+        self.next_session = Some(session);
+    }
+
+    /// Publishes under the new connection once everything handed over before it has been answered: an event must not leave before an earlier
+    /// one of its key that the old connection did not take.
+    fn adopt_session(&mut self) {
+        if self.next_session.is_none() || self.core.events_in_flight() > self.unpublished.len() {
+            return;
+        }
+        self.publish_session = self.next_session.take();
         for (row, event) in std::mem::take(&mut self.unpublished) {
             self.publish(row, event);
         }
@@ -270,12 +395,21 @@ impl Driver {
     }
 
     fn halt(&mut self, consumer: ConsumerId, reason: &HaltReason) {
-        let HaltReason::StreamWentBackwards { stream, last_sequence, floor } = reason;
-        let text = format!(
-            "stream {stream} went backwards: its last sequence is {last_sequence}, but everything up to {floor} was settled; \
-             restore the stream, or delete it and create it anew to read it from the beginning, then restart the host"
-        );
-        tracing::error!(consumer = %self.name(consumer), reason = text, "consumer halted");
+        let name = self.name(consumer);
+        let text = match reason {
+            HaltReason::StreamWentBackwards { stream, last_sequence, floor } => format!(
+                "stream {stream} went backwards: its last sequence is {last_sequence}, but everything up to {floor} was settled; \
+                 restore the stream, or delete it and create it anew to read it from the beginning, then restart the host"
+            ),
+            HaltReason::Exhausted { sequence, key, attempts, failure } => format!(
+                "message {sequence}{} failed {attempts} times, the last time by {}: {}; the manifest says to halt then: mend what is wrong, \
+                 then `pelton consumers resume {name}`",
+                key.as_ref().map(|key| format!(" of key {key:?}")).unwrap_or_default(),
+                failure.kind(),
+                failure.reason()
+            ),
+        };
+        tracing::error!(consumer = %name, reason = text, "consumer halted");
         self.halted.insert(consumer, text);
     }
 
@@ -288,4 +422,22 @@ impl Driver {
     fn name(&self, consumer: ConsumerId) -> Box<str> {
         self.consumers.get(&consumer).map_or_else(|| "?".into(), |attached| attached.deployed.name.clone())
     }
+}
+
+fn find_dead_letter(
+    reader: &Reader,
+    consumer: ConsumerId,
+    sequence: u64,
+    published_at_ms: u64,
+) -> Result<Option<Arc<DeadLetter>>, ReadError> {
+    let before = match published_at_ms.checked_sub(1) {
+        Some(earlier) => Some((consumer, sequence, earlier)),
+        None => sequence.checked_sub(1).map(|lower| (consumer, lower, u64::MAX)),
+    };
+    let found = reader.dead_letters(&DeadLetterQuery { consumer: Some(consumer), after: before, limit: 1 })?;
+    let letter = found.into_iter().next().map(|found| found.letter);
+    let is_it = |letter: &Arc<DeadLetter>| {
+        (letter.message.sequence, letter.message.published_at_ms) == (sequence, published_at_ms)
+    };
+    Ok(letter.filter(is_it))
 }

@@ -9,22 +9,25 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use pelton_core::transaction::{ReadError, StateView, Transaction};
-use pelton_core::{Input, Job, JobResult, Run};
+use pelton_core::{Fetch, Input, Job, JobResult, Run, Turn, VersionRule};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::deployed::{Deployed, Serving};
 use crate::driver::Note;
 use crate::guard::PanicGuard;
 use crate::store::Reader;
 use crate::wasm::{EXECUTOR_STACK_BYTES, Sandbox};
 
-/// A run with what it needs.
-pub struct Assignment {
-    /// The messages.
-    pub run: Run,
-    /// Their consumer.
-    pub deployed: Arc<Deployed>,
+/// Work for an executor.
+pub enum Assignment {
+    /// Messages to handle, and what serves their consumer.
+    Run(Run, Arc<Deployed>),
+    /// Parked messages to read.
+    Fetch(Fetch),
 }
+
+/// A run that took this long ends between two messages, in microseconds: other lanes and consumers wait for the thread.
+const RUN_US_MAX: u64 = 10_000;
 
 /// What all executor threads share.
 pub struct Shared {
@@ -62,37 +65,50 @@ pub fn start(
 
 fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note>) {
     let _guard = PanicGuard::new("executor", notes.clone());
-    for Assignment { run, deployed } in work {
-        let Run { consumer, lane, jobs } = run;
-        let mut results = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            if shared.draining.load(Ordering::Relaxed) {
-                break;
-            }
-            match attempt(shared, &deployed, job) {
-                Ok(result) => {
-                    let failed = matches!(result, JobResult::Failed { .. });
-                    results.push(result);
-                    if failed {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    let error = anyhow::Error::new(error).context("reading state for an attempt");
-                    // Nobody listens only when the host is already on its way out.
-                    _ = notes.send(Note::Fatal(error));
-                    return;
-                }
-            }
-        }
-        if notes.send(Note::Core(Input::RunEnded { consumer, lane, results })).is_err() {
+    for assignment in work {
+        let input = match assignment {
+            Assignment::Run(run, deployed) => execute(shared, run, &deployed),
+            Assignment::Fetch(fetch) => self::fetch(shared, fetch),
+        };
+        let note = match input {
+            Ok(input) => Note::Core(input),
+            Err(error) => Note::Fatal(anyhow::Error::new(error).context("reading the store for an attempt")),
+        };
+        let broke = matches!(note, Note::Fatal(_));
+        // Nobody listens only when the host is already on its way out.
+        if notes.send(note).is_err() || broke {
             return;
         }
     }
 }
 
+fn execute(shared: &Shared, run: Run, deployed: &Deployed) -> Result<Input, ReadError> {
+    let Run { consumer, lane, jobs } = run;
+    let mut results = Vec::with_capacity(jobs.len());
+    let watch = Stopwatch::start();
+    for job in jobs {
+        let overdue = !results.is_empty() && watch.elapsed_us() > RUN_US_MAX;
+        if overdue || shared.draining.load(Ordering::Relaxed) {
+            break;
+        }
+        let result = attempt(shared, deployed, job)?;
+        let failed = matches!(result, JobResult::Failed { .. });
+        results.push(result);
+        if failed {
+            break;
+        }
+    }
+    Ok(Input::RunEnded { consumer, lane, results, busy_us: watch.elapsed_us() })
+}
+
+fn fetch(shared: &Shared, fetch: Fetch) -> Result<Input, ReadError> {
+    let Fetch { consumer, lane, ticket, after, rows_max, bytes_max } = fetch;
+    let rows = shared.reader.fetch_parked(consumer, &lane, after, rows_max, bytes_max)?;
+    Ok(Input::Fetched { consumer, lane, ticket, rows })
+}
+
 fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, ReadError> {
-    let Job { message, attempt, dedup } = job;
+    let Job { message, attempt, dedup, versions } = job;
     let consumer = deployed.consumer;
     if let Some(mark) = message.mark.filter(|_| dedup)
         && shared.reader.seen(consumer, mark)?
@@ -102,7 +118,12 @@ fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, 
     let serving = deployed.serving();
     let view = Arc::clone(&shared.reader) as Arc<dyn StateView>;
     let now_ms = shared.clock.now().wall_ms;
-    let transaction = Transaction::new(view, Arc::clone(&serving.terms), consumer, Arc::clone(&message), now_ms);
+    let mut transaction = Transaction::new(view, Arc::clone(&serving.terms), consumer, Arc::clone(&message), now_ms);
+    if let Some(rule) = versions
+        && let Some(passed_over) = check_version(rule, &mut transaction)?
+    {
+        return Ok(passed_over);
+    }
     let state_key = transaction.scope().key.clone();
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
     let Serving { plugin, limits, identity, .. } = &**serving;
@@ -113,5 +134,19 @@ fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, 
             Ok(JobResult::Applied { version, writes })
         }
         Err(failure) => Ok(JobResult::Failed { version, failure }),
+    }
+}
+
+/// Whether it is the turn of the message's entity version; if it is, that version goes into the effects.
+fn check_version(rule: VersionRule, transaction: &mut Transaction) -> Result<Option<JobResult>, ReadError> {
+    let Some(version) = transaction.message().entity_version else { return Ok(None) };
+    let known = transaction.entity_version()?;
+    match rule.judge(version, known) {
+        Turn::Now => {
+            transaction.set_entity_version(version);
+            Ok(None)
+        }
+        Turn::Stale => Ok(Some(JobResult::Stale)),
+        Turn::Gap { expected } => Ok(Some(JobResult::Gap { expected })),
     }
 }

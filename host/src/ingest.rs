@@ -1,4 +1,5 @@
-//! From a delivery to a message: finds its ordering key and its id, and checks that the payload is what it was promised to be.
+//! From a delivery to a message: finds its ordering key, its id and the version of its entity, and checks that the payload is what it was
+//! promised to be.
 //!
 //! Pure, and on the path of every message: a payload is parsed at most once, and only if the manifest looks into it. What can't be
 //! read becomes a message all the same, so that it can be kept as a dead letter.
@@ -7,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pelton_core::batch::StreamIdentity;
 use pelton_core::ids::IdHash;
 use pelton_core::message::{Headers, Message};
 use serde::Deserialize;
@@ -15,7 +17,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Deserializer as Parser;
 use serde_json::value::RawValue;
 
-use crate::config::{IdSource, JsonPointer, Key, Manifest, Payload};
+use crate::config::{IdSource, JsonPointer, Key, Manifest, Payload, VersionSource};
 
 /// Longest ordering key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -27,20 +29,22 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// How one consumer's deliveries become messages.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    stream: Box<str>,
+    stream: Arc<StreamIdentity>,
     key: Key,
     id: IdSource,
+    entity_version: Option<VersionSource>,
     payload: Payload,
 }
 
 impl Ingest {
-    /// For a consumer by its manifest. `stream` begins the ids of messages that have none of their own.
+    /// For a consumer by its manifest. All its messages hold on to `stream`, whose name begins the ids of those that have none of their own.
     #[must_use]
-    pub fn new(manifest: &Manifest, stream: &str) -> Self {
+    pub fn new(manifest: &Manifest, stream: Arc<StreamIdentity>) -> Self {
         Self {
-            stream: stream.into(),
+            stream,
             key: manifest.key.clone(),
             id: manifest.id.clone(),
+            entity_version: manifest.entity_version.clone(),
             payload: manifest.subscription.payload,
         }
     }
@@ -65,11 +69,13 @@ impl Ingest {
             payload,
             sequence,
             published_at_ms,
+            stream: Arc::clone(&self.stream),
+            entity_version: None,
         };
         let mut unreadable = None;
         let mut found = Found::default();
         if self.looks_inside() {
-            match find(&message.payload, self.key_pointer(), self.id_pointer()) {
+            match find(&message.payload, self.pointers()) {
                 Ok(there) => found = there,
                 Err(error) => {
                     unreadable = Some(format!("the payload is not JSON: {error}").into());
@@ -78,6 +84,10 @@ impl Ingest {
         }
         match self.read_key(&message, found.key) {
             Ok(key) => message.key = key,
+            Err(reason) => _ = unreadable.get_or_insert(reason.into()),
+        }
+        match self.read_entity_version(&message, found.entity_version) {
+            Ok(version) => message.entity_version = version,
             Err(reason) => _ = unreadable.get_or_insert(reason.into()),
         }
         match self.read_id(&message, found.id) {
@@ -90,21 +100,21 @@ impl Ingest {
             Err(reason) => _ = unreadable.get_or_insert(reason.into()),
         }
         if message.mark.is_none() {
-            message.id = format!("{}:{sequence}", self.stream).into();
+            message.id = format!("{}:{sequence}", self.stream.name).into();
         }
         (message, unreadable)
     }
 
     fn looks_inside(&self) -> bool {
-        self.payload == Payload::Json || self.key_pointer().is_some() || self.id_pointer().is_some()
+        self.payload == Payload::Json || self.pointers().iter().any(Option::is_some)
     }
 
-    fn key_pointer(&self) -> Option<&JsonPointer> {
-        if let Key::JsonPointer(pointer) = &self.key { Some(pointer) } else { None }
-    }
-
-    fn id_pointer(&self) -> Option<&JsonPointer> {
-        if let IdSource::JsonPointer(pointer) = &self.id { Some(pointer) } else { None }
+    fn pointers(&self) -> Pointers<'_> {
+        let key = if let Key::JsonPointer(pointer) = &self.key { Some(pointer) } else { None };
+        let id = if let IdSource::JsonPointer(pointer) = &self.id { Some(pointer) } else { None };
+        let version =
+            if let Some(VersionSource::JsonPointer(pointer)) = &self.entity_version { Some(pointer) } else { None };
+        [key, id, version]
     }
 
     fn read_key(&self, message: &Message, found: Leaf) -> Result<Option<Arc<str>>, String> {
@@ -120,6 +130,21 @@ impl Ingest {
             0 => Err(format!("no key: {} is empty", Origin(&self.key))),
             1..=KEY_BYTES_MAX => Ok(Some(key)),
             bytes => Err(format!("no key: {} has {bytes} bytes; {KEY_BYTES_MAX} are the most", Origin(&self.key))),
+        }
+    }
+
+    /// None: the consumer orders by the stream alone.
+    fn read_entity_version(&self, message: &Message, found: Leaf) -> Result<Option<u64>, String> {
+        match &self.entity_version {
+            None => Ok(None),
+            Some(VersionSource::Header(name)) => {
+                let text = message.header(name).ok_or_else(|| format!("no version: there is no header {name:?}"))?;
+                whole_number(text).map(Some).map_err(|flaw| format!("no version: header {name:?} is {flaw}"))
+            }
+            Some(VersionSource::JsonPointer(pointer)) => {
+                let text = found.text().map_err(|flaw| format!("no version: {flaw} at {pointer}"))?;
+                whole_number(&text).map(Some).map_err(|flaw| format!("no version: at {pointer} is {flaw}"))
+            }
         }
     }
 
@@ -158,6 +183,18 @@ fn subject_token(subject: &str, number: usize) -> Result<&str, String> {
     })
 }
 
+/// Decimal digits and nothing else, no more than 2^64 - 1; otherwise what there is instead, in words.
+fn whole_number(text: &str) -> Result<u64, String> {
+    /// Of what a publisher wrote in its place, this much is told.
+    const TOLD_CHARS_MAX: usize = 32;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
+        let told: String = text.chars().take(TOLD_CHARS_MAX).collect();
+        let more = if told.len() < text.len() { "…" } else { "" };
+        format!("{told:?}{more}, which is not a whole number from 0 to {}", u64::MAX)
+    })
+}
+
 /// Where a key comes from, in words.
 struct Origin<'a>(&'a Key);
 
@@ -172,11 +209,15 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// What the pointers of key and id led to.
+/// Where in the payload key, id and version are, of those that are there.
+type Pointers<'a> = [Option<&'a JsonPointer>; 3];
+
+/// What the pointers of key, id and version led to.
 #[derive(Default)]
 struct Found {
     key: Leaf,
     id: Leaf,
+    entity_version: Leaf,
 }
 
 /// What a pointer led to.
@@ -198,13 +239,13 @@ impl Leaf {
     }
 }
 
-/// Follows both pointers in one pass that keeps nothing else. The whole payload must be JSON, wherever they lead.
-fn find(payload: &[u8], key: Option<&JsonPointer>, id: Option<&JsonPointer>) -> Result<Found, JsonFlaw> {
+/// Follows all pointers in one pass that keeps nothing else. The whole payload must be JSON, wherever they lead.
+fn find(payload: &[u8], pointers: Pointers<'_>) -> Result<Found, JsonFlaw> {
     // First, because strings that are skipped are not looked at by the parser.
     let text = std::str::from_utf8(payload)?;
     let mut found = Found::default();
     let mut parser = Parser::from_str(text);
-    let rest = [key.map(JsonPointer::tokens), id.map(JsonPointer::tokens)];
+    let rest = pointers.map(|pointer| pointer.map(JsonPointer::tokens));
     Walk { rest, found: &mut found }.deserialize(&mut parser)?;
     parser.end()?;
     Ok(found)
@@ -218,8 +259,10 @@ enum JsonFlaw {
     Syntax(#[from] serde_json::Error),
 }
 
-/// For key and id, what is left of the pointer: nothing left, and this is the value; none, and the pointer leads elsewhere.
-type Rest<'p> = [Option<&'p [Box<str>]>; 2];
+/// Of each pointer, what is left of it: nothing left, and this is the value; none, and it leads elsewhere.
+type Rest<'p> = [Option<&'p [Box<str>]>; 3];
+
+const LEADS_ELSEWHERE: Rest<'static> = [None; 3];
 
 /// Reads one value.
 struct Walk<'p, 'f> {
@@ -230,8 +273,8 @@ struct Walk<'p, 'f> {
 impl Walk<'_, '_> {
     /// Writes down what pointers find that end here (`here`) or want to go on from here.
     fn settle(&mut self, here: impl Fn() -> Leaf) {
-        let [key, id] = self.rest;
-        for (rest, slot) in [(key, &mut self.found.key), (id, &mut self.found.id)] {
+        let Found { key, id, entity_version } = self.found;
+        for (rest, slot) in self.rest.into_iter().zip([key, id, entity_version]) {
             match rest {
                 Some([]) => *slot = here(),
                 // Also what an earlier member of the same name held is out of date.
@@ -264,7 +307,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
-        if self.rest == [None, None] {
+        if self.rest == LEADS_ELSEWHERE {
             return IgnoredAny::deserialize(deserializer).map(drop);
         }
         let ends_here = |rest: &Option<&[Box<str>]>| rest.is_some_and(<[_]>::is_empty);
@@ -275,10 +318,10 @@ impl<'de> DeserializeSeed<'de> for Walk<'_, '_> {
         let json = <&RawValue>::deserialize(deserializer)?.get();
         self.settle(|| leaf(json));
         let rest = self.rest.map(|rest| rest.filter(|rest| !rest.is_empty()));
-        if rest == [None, None] {
+        if rest == LEADS_ELSEWHERE {
             return Ok(());
         }
-        // One pointer leads into what the other ends at: the one case in which something is parsed again.
+        // One pointer leads into what another ends at: the one case in which something is parsed again.
         Walk { rest, found: self.found }.deserialize(&mut Parser::from_str(json)).map_err(serde::de::Error::custom)
     }
 }

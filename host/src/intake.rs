@@ -15,7 +15,7 @@ use crate::config::Manifest;
 use crate::deployed::Deployed;
 use crate::driver::Note;
 use crate::ingest::Ingest;
-use crate::nats::{Delivery, Incoming};
+use crate::nats::{Delivery, Incoming, LostReason};
 use crate::store::Reader;
 
 /// What a subscription reports to.
@@ -37,10 +37,15 @@ struct Seen {
     positioned: Option<u64>,
     /// Whether the last failure came after its generation had found the stream.
     failed_behind_stream: bool,
+    /// Losses since something was heard last.
+    losses: u32,
 }
 
+/// So many losses in a row are shown as a problem.
+const LOSSES_SHOWN: u32 = 3;
+
 struct Reading {
-    stream: StreamIdentity,
+    stream: Arc<StreamIdentity>,
     ingest: Ingest,
 }
 
@@ -63,22 +68,50 @@ impl Intake {
             Incoming::Positioned { consumer, generation, stream: facts } => {
                 self.found_stream(generation);
                 let stream = facts.identity;
-                self.deployed.bind_first(&stream);
-                let ingest = Ingest::new(&self.manifest, &stream.name);
-                *self.reading.lock() = Some(Reading { stream: stream.clone(), ingest });
+                let identity = Arc::new(stream.clone());
+                let ingest = Ingest::new(&self.manifest, Arc::clone(&identity));
+                *self.reading.lock() = Some(Reading { stream: identity, ingest });
                 self.tell(Input::Positioned { consumer, generation, stream, last_sequence: facts.last_seq });
             }
             Incoming::Delivered { consumer, generation, deliveries } => self.deliver(consumer, generation, deliveries),
             Incoming::PullEnded { consumer, generation, undelivered } => {
+                self.seen.lock().losses = 0;
                 self.board.note(&self.deployed.name, |entry| entry.subscription = None);
                 self.tell(Input::PullEnded { consumer, generation, undelivered });
             }
             Incoming::Lost { consumer, generation, reason } => {
                 tracing::warn!(consumer = %self.deployed.name, %reason, "subscription lost, positioning it anew");
+                self.lost(&reason);
                 self.tell(Input::Lost { consumer, generation });
             }
+            Incoming::Offline { failure, .. } => self.offline(&failure.to_string()),
             Incoming::Failed { generation, error, .. } => self.failed(generation, &error.to_string()),
         }
+    }
+
+    /// One loss is made good in a moment; what is lost again and again is a problem until something is heard.
+    fn lost(&self, reason: &LostReason) {
+        // What had failed is shown as it is.
+        if *reason == LostReason::WorthTrying {
+            return;
+        }
+        let mut seen = self.seen.lock();
+        seen.losses = seen.losses.saturating_add(1);
+        if seen.losses >= LOSSES_SHOWN {
+            seen.failed_behind_stream = true;
+            let text = format!("lost {} times in a row: {reason}", seen.losses);
+            self.board.note(&self.deployed.name, |entry| entry.subscription = Some(text));
+        }
+    }
+
+    fn offline(&self, text: &str) {
+        self.seen.lock().failed_behind_stream = false;
+        self.board.note(&self.deployed.name, |entry| {
+            if entry.subscription.as_deref() != Some(text) {
+                tracing::error!(consumer = %self.deployed.name, error = text, "the consumer has no connection, trying again");
+            }
+            entry.subscription = Some(text.to_owned());
+        });
     }
 
     fn failed(&self, generation: u64, text: &str) {
@@ -105,6 +138,7 @@ impl Intake {
         let reading = self.reading.lock();
         let Some(Reading { stream, ingest }) = &*reading else { return };
         if let Some(last) = deliveries.last() {
+            self.seen.lock().losses = 0;
             self.board.note(&self.deployed.name, |entry| {
                 entry.pending = last.pending;
                 entry.subscription = None;
@@ -112,8 +146,14 @@ impl Intake {
         }
         let hash = |id: &str| self.reader.hash_id(stream, id);
         let arrive = |delivery: Delivery| {
-            let Delivery { sequence, subject, headers, payload, published_at_ms, .. } = delivery;
-            let (message, unreadable) = ingest.read(&subject, headers, payload, sequence, published_at_ms, &hash);
+            let Delivery { sequence, subject, headers, payload, published_at_ms, unreadable: flaw, .. } = delivery;
+            let (mut message, unreadable) = ingest.read(&subject, headers, payload, sequence, published_at_ms, &hash);
+            if flaw.is_some() {
+                // Its id may not be the one that its publisher meant; in any case it is not used up.
+                message.id = format!("{}:{sequence}", stream.name).into();
+                message.mark = None;
+            }
+            let unreadable = flaw.or(unreadable);
             Arrival { message: Arc::new(message), unreadable }
         };
         let arrivals = deliveries.into_iter().map(arrive).collect();

@@ -71,8 +71,48 @@ pub struct ConsumerView {
     pub dead_letters: u64,
     /// Events published, since then.
     pub published: u64,
+    /// Messages skipped because a newer version of their entity was applied before, since then.
+    pub stale: u64,
+    /// Failed attempts by kind, since then.
+    pub failures: FailuresView,
+    /// Messages that are parked.
+    pub parked_rows: u64,
+    /// Keys that have any of them, and parked messages without a key.
+    pub parked_keys: usize,
+    /// Those of them that are being brought back.
+    pub keys_releasing: usize,
+    /// Who keeps it from working: an operator, its breaker, both, or nobody.
+    pub holds: Vec<HoldView>,
     /// Whatever keeps it from doing its work, with the way out.
     pub problems: Vec<String>,
+}
+
+/// How often attempts failed, by kind.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct FailuresView {
+    /// The plug-in asked for another attempt.
+    pub retry: u64,
+    /// The plug-in rejected the message.
+    pub reject: u64,
+    /// The plug-in said that it is not the message's turn.
+    pub park: u64,
+    /// The instance trapped.
+    pub trap: u64,
+    /// The attempt ran past its time.
+    pub timeout: u64,
+    /// The attempt passed another limit.
+    pub limit: u64,
+}
+
+/// What keeps a consumer from working although it could.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HoldView {
+    /// `operator` or `breaker`.
+    pub by: String,
+    /// Since when: RFC 3339, UTC.
+    pub since: String,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// The outbox.
@@ -86,48 +126,4 @@ pub struct OutboxView {
     pub waiting: usize,
     /// Why the last publish was refused, while any event waits because of it.
     pub last_refusal: Option<String>,
-}
-
-/// One attempt of a dead letter.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Attempt {
-    /// When it ended: RFC 3339, UTC.
-    pub at: String,
-    /// The version that failed.
-    pub version: String,
-    /// `retry`, `reject`, `park`, `trap`, `timeout` or `limit`.
-    pub kind: String,
-    /// What happened.
-    pub reason: String,
-}
-
-/// One dead letter: an item of `GET /dead-letters`, and `GET /dead-letters/CONSUMER/SEQUENCE`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeadLetterView {
-    /// Its consumer.
-    pub consumer: String,
-    /// Its sequence in the consumer's stream.
-    pub sequence: u64,
-    /// The message's id.
-    pub id: String,
-    /// The message's subject.
-    pub subject: String,
-    /// Its ordering key.
-    pub key: Option<String>,
-    /// `unreadable`, `rejected`, `exhausted` or `parked-too-long`.
-    pub cause: String,
-    /// What happened last, in words.
-    pub reason: String,
-    /// Attempts made.
-    pub attempts: u32,
-    /// When it was given up: RFC 3339, UTC.
-    pub at: String,
-    /// The last attempts, oldest first.
-    pub history: Vec<Attempt>,
-    /// The message's headers.
-    pub headers: Vec<(String, String)>,
-    /// The payload, if it is text.
-    pub payload: Option<String>,
-    /// The payload in hex, if it is not.
-    pub payload_hex: Option<String>,
 }

@@ -1,13 +1,18 @@
 //! The CLI's side of the admin server.
 
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use ureq::http::{Response, header};
+use url::form_urlencoded;
 
-use super::api::{DeadLetterView, StatusView};
-use super::server::ADDRESS_FILE;
+use super::api::{ConsumerView, StatusView};
+use super::messages::{DeadLetterView, DoneView, ExplainView, ParkedView, ResumedView};
+use super::server::{ADDRESS_FILE, BODY_BYTES_MAX};
 use crate::config::HostConfig;
 
 /// Why a running host could not be asked.
@@ -32,14 +37,47 @@ pub enum ClientError {
     Unreadable(String),
 }
 
+/// Which parked messages or dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this consumer; none: of all.
+    pub consumer: Option<String>,
+    /// Of this ordering key.
+    pub key: Option<String>,
+    /// With this cause.
+    pub cause: Option<String>,
+    /// Parked, or given up, at least so long ago, in milliseconds.
+    pub older_than_ms: Option<u64>,
+    /// Without headers, payload and history.
+    pub brief: bool,
+}
+
+/// Which messages of one consumer an action is for: those of a key, or all, narrowed by cause and age.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Which {
+    /// Those of this key.
+    pub key: Option<String>,
+    /// All of the consumer.
+    pub all: bool,
+    /// Only those with this cause.
+    pub cause: Option<String>,
+    /// Only those parked, or given up, at least so long ago, in milliseconds.
+    pub older_than_ms: Option<u64>,
+    /// Where the step before ended; none for the first one.
+    pub after: Option<String>,
+}
+
 /// A client for one host.
 pub struct Client {
     base: String,
     agent: ureq::Agent,
 }
 
-/// A host that takes longer than this hangs.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A host that takes longer than this hangs: it waits for some things itself, but never as long.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest answer, in bytes: a page is far smaller, but one message may be as large as NATS can be told to take.
+const ANSWER_BYTES_MAX: u64 = 512 << 20;
+const BINARY: &str = "application/octet-stream";
 
 impl Client {
     /// A client for the host with this configuration. If its port is any free one, the running host's address is taken from its data directory.
@@ -65,18 +103,84 @@ impl Client {
     /// # Errors
     /// If there is no host, or it can't answer.
     pub fn status(&self) -> Result<StatusView, ClientError> {
-        self.get("/status", &[])
+        self.get("/status")
     }
 
-    /// `GET /dead-letters`.
+    /// `GET /consumers`.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't answer.
+    pub fn consumers(&self) -> Result<Vec<ConsumerView>, ClientError> {
+        self.get("/consumers")
+    }
+
+    /// `POST /consumers/NAME/pause`.
     ///
     /// # Errors
     /// If there is no host, or it does not know the consumer.
-    pub fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetterView>, ClientError> {
-        let limit = limit.to_string();
-        let mut query = vec![("limit", limit.as_str())];
-        query.extend(consumer.map(|consumer| ("consumer", consumer)));
-        self.get("/dead-letters", &query)
+    pub fn pause(&self, consumer: &str, reason: &str) -> Result<DoneView, ClientError> {
+        self.post(&format!("/consumers/{}/pause", escape(consumer)), &serde_json::json!({ "reason": reason }))
+    }
+
+    /// `POST /consumers/NAME/resume`.
+    ///
+    /// # Errors
+    /// If there is no host, or it does not know the consumer.
+    pub fn resume(&self, consumer: &str) -> Result<ResumedView, ClientError> {
+        self.post(&format!("/consumers/{}/resume", escape(consumer)), &serde_json::json!({}))
+    }
+
+    /// `GET /consumers/NAME/explain`.
+    ///
+    /// # Errors
+    /// If there is no host, or it does not know the consumer.
+    pub fn explain(&self, consumer: &str, key: &str) -> Result<ExplainView, ClientError> {
+        self.get(&format!("/consumers/{}/explain?{}", escape(consumer), query(&[("key", Some(key))])))
+    }
+
+    /// `GET /parked`, in pages of up to `page` messages.
+    #[must_use]
+    pub fn parked(&self, filter: &Filter, page: usize) -> Pages<'_, ParkedView> {
+        self.pages("/parked", filter, page)
+    }
+
+    /// `GET /parked/CONSUMER/ID`.
+    ///
+    /// # Errors
+    /// If there is no host, or no such message.
+    pub fn parked_message(&self, consumer: &str, id: u64) -> Result<ParkedView, ClientError> {
+        self.get(&format!("/parked/{}/{id}", escape(consumer)))
+    }
+
+    /// `PUT /parked/CONSUMER/ID/payload`.
+    ///
+    /// # Errors
+    /// If there is no host, no such message, or it is being handled.
+    pub fn edit_parked(&self, consumer: &str, id: u64, payload: &[u8]) -> Result<DoneView, ClientError> {
+        let path = format!("{}/parked/{}/{id}/payload", self.base, escape(consumer));
+        self.read_json(self.agent.put(path).content_type(BINARY).send(payload))
+    }
+
+    /// `POST /parked/CONSUMER/ID/release` or `/drop`.
+    ///
+    /// # Errors
+    /// If there is no host, no such message, or it can't be done.
+    pub fn act_on_parked(&self, action: &str, consumer: &str, id: u64) -> Result<DoneView, ClientError> {
+        self.post(&format!("/parked/{}/{id}/{action}", escape(consumer)), &serde_json::json!({}))
+    }
+
+    /// One step of `POST /parked/CONSUMER/release` or `/drop`.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't be done.
+    pub fn act_on_many_parked(&self, action: &str, consumer: &str, which: &Which) -> Result<DoneView, ClientError> {
+        self.post(&format!("/parked/{}/{action}", escape(consumer)), which)
+    }
+
+    /// `GET /dead-letters`, in pages of up to `page` dead letters.
+    #[must_use]
+    pub fn dead_letters(&self, filter: &Filter, page: usize) -> Pages<'_, DeadLetterView> {
+        self.pages("/dead-letters", filter, page)
     }
 
     /// `GET /dead-letters/CONSUMER/SEQUENCE`.
@@ -84,21 +188,127 @@ impl Client {
     /// # Errors
     /// If there is no host, or no such dead letter.
     pub fn dead_letter(&self, consumer: &str, sequence: u64) -> Result<DeadLetterView, ClientError> {
-        self.get(&format!("/dead-letters/{consumer}/{sequence}"), &[])
+        self.get(&format!("/dead-letters/{}/{sequence}", escape(consumer)))
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
-        let request = self.agent.get(format!("{}{path}", self.base)).query_pairs(query.iter().copied());
+    /// `POST /dead-letters/CONSUMER/SEQUENCE/replay`, with another payload if there is one.
+    ///
+    /// # Errors
+    /// If there is no host, or no such dead letter.
+    pub fn replay(&self, consumer: &str, sequence: u64, payload: Option<&[u8]>) -> Result<DoneView, ClientError> {
+        let path = format!("/dead-letters/{}/{sequence}/replay", escape(consumer));
+        let Some(payload) = payload else { return self.post(&path, &serde_json::json!({})) };
+        self.read_json(self.agent.post(format!("{}{path}", self.base)).content_type(BINARY).send(payload))
+    }
+
+    /// `POST /dead-letters/CONSUMER/SEQUENCE/drop`.
+    ///
+    /// # Errors
+    /// If there is no host, or no such dead letter.
+    pub fn drop_dead_letter(&self, consumer: &str, sequence: u64) -> Result<DoneView, ClientError> {
+        self.post(&format!("/dead-letters/{}/{sequence}/drop", escape(consumer)), &serde_json::json!({}))
+    }
+
+    /// One step of `POST /dead-letters/CONSUMER/replay` or `/drop`.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't be done.
+    pub fn act_on_many_dead(&self, action: &str, consumer: &str, which: &Which) -> Result<DoneView, ClientError> {
+        self.post(&format!("/dead-letters/{}/{action}", escape(consumer)), which)
+    }
+
+    /// The payload of a parked message or a dead letter, as it is.
+    ///
+    /// # Errors
+    /// If there is no host, or no such message.
+    pub fn payload(&self, list: &str, consumer: &str, number: u64) -> Result<Vec<u8>, ClientError> {
+        let path = format!("{}/{list}/{}/{number}/payload", self.base, escape(consumer));
+        let mut response = self.read(self.agent.get(path).call())?;
+        let bytes = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        bytes.map_err(|error| ClientError::Unreadable(error.to_string()))
+    }
+
+    fn pages<T>(&self, path: &str, filter: &Filter, page: usize) -> Pages<'_, T> {
+        let Filter { consumer, key, cause, older_than_ms, brief } = filter;
+        let (age, page) = (older_than_ms.map(|ms| ms.to_string()), page.to_string());
+        let query = query(&[
+            ("consumer", consumer.as_deref()),
+            ("key", key.as_deref()),
+            ("cause", cause.as_deref()),
+            ("older_than_ms", age.as_deref()),
+            ("brief", brief.then_some("true")),
+            ("limit", Some(&page)),
+        ]);
+        Pages { client: self, next: Some(format!("{path}?{query}")), kind: PhantomData }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read_json(self.agent.get(format!("{}{path}", self.base)).call())
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.read_json(self.agent.post(format!("{}{path}", self.base)).send_json(body))
+    }
+
+    fn read_json<T: DeserializeOwned>(
+        &self,
+        response: Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<T, ClientError> {
+        parse(&mut self.read(response)?)
+    }
+
+    fn read(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Response<ureq::Body>, ClientError> {
         let no_host =
             |error: ureq::Error| ClientError::NoHost { address: self.base.clone(), reason: error.to_string() };
-        let mut response = request.call().map_err(no_host)?;
-        let unreadable = |error: ureq::Error| ClientError::Unreadable(error.to_string());
+        let mut response = response.map_err(no_host)?;
         if response.status().is_success() {
-            return response.body_mut().read_json().map_err(unreadable);
+            return Ok(response);
         }
+        let unreadable = |error: ureq::Error| ClientError::Unreadable(error.to_string());
         let text = response.body_mut().read_to_string().map_err(unreadable)?;
         let said = serde_json::from_str::<serde_json::Value>(&text).ok();
         let error = said.and_then(|value| value.get("error").and_then(|error| error.as_str().map(str::to_owned)));
         Err(ClientError::Refused(error.unwrap_or(text)))
     }
 }
+
+/// The pages of a list, fetched one after the other.
+pub struct Pages<'a, T> {
+    client: &'a Client,
+    next: Option<String>,
+    kind: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Pages<'_, T> {
+    /// The next page, which may be empty although more follow; none after the last.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't answer.
+    pub fn next_page(&mut self) -> Result<Option<Vec<T>>, ClientError> {
+        let Some(path) = self.next.take() else { return Ok(None) };
+        let mut response = self.client.read(self.client.agent.get(format!("{}{path}", self.client.base)).call())?;
+        let link = response.headers().get(header::LINK).and_then(|link| link.to_str().ok());
+        self.next = link.and_then(|link| Some(link.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+        parse(&mut response).map(Some)
+    }
+}
+
+fn parse<T: DeserializeOwned>(response: &mut Response<ureq::Body>) -> Result<T, ClientError> {
+    let read = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json();
+    read.map_err(|error| ClientError::Unreadable(error.to_string()))
+}
+
+fn query(pairs: &[(&str, Option<&str>)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(pairs.iter().filter_map(|(name, value)| Some((*name, (*value)?))));
+    query.finish()
+}
+
+/// One segment of a path: a name as it was typed may hold anything.
+fn escape(name: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// Largest payload that a message can be given, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = BODY_BYTES_MAX;

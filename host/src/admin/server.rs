@@ -1,6 +1,6 @@
 //! The server's side: answers from the driver's books, the board and the store.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,24 +8,27 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{Path as UrlPath, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use crossbeam_channel::Sender;
 use pelton_core::ids::ConsumerId;
-use serde::Deserialize;
+use pelton_core::transaction::ReadError;
+use pelton_core::{Operation, OperationRefused};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{DeadLetterView, HealthView, StatusView};
-use super::views;
+use super::api::{HealthView, StatusView};
+use super::failed::Failed;
+use super::{consumers, dead_letters, parked, views};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::driver::{Note, Snapshot};
 use crate::nats::ConnectionStatus;
 use crate::relay::Refusals;
-use crate::store::{Reader, StoredDeadLetter};
+use crate::store::Reader;
 
 /// What answers are made from.
 pub struct Admin {
@@ -33,7 +36,7 @@ pub struct Admin {
     pub notes: Sender<Note>,
     /// Deployments and subscriptions.
     pub board: Arc<Board>,
-    /// Dead letters.
+    /// Parked messages and dead letters.
     pub reader: Arc<Reader>,
     /// Uptime.
     pub clock: Clock,
@@ -45,15 +48,19 @@ pub struct Admin {
     pub deployed: Arc<AtomicBool>,
     /// The last refused publish.
     pub refusals: Arc<Refusals>,
+    /// Memory that what is executed and not yet folded may take: actions on many messages wait at it, in bytes.
+    pub overlay_bytes_max: usize,
 }
 
 /// A driver that was not seen for this long hangs.
 const HEARTBEAT_MS_MAX: u64 = 10_000;
 /// Time that the driver has for an answer; less than a client waits.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Dead letters of one answer, at most and by default.
-const DEAD_LETTERS_MAX: usize = 1_000;
-const DEAD_LETTERS_DEFAULT: usize = 100;
+/// Largest payload that a message can be given, in bytes; far more than NATS takes by default.
+pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
+/// How long an action on many messages waits for room, and how often it looks.
+const ROOM_PATIENCE: Duration = Duration::from_secs(3);
+const ROOM_POLL: Duration = Duration::from_millis(20);
 /// The file in the data directory that holds the address, for the CLI.
 pub(super) const ADDRESS_FILE: &str = "admin.address";
 
@@ -96,37 +103,110 @@ impl Drop for AdminServer {
 }
 
 fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+    let answers = Router::new()
         .route("/status", get(status))
-        .route("/dead-letters", get(dead_letters))
-        .route("/dead-letters/{consumer}/{sequence}", get(dead_letter))
-        .with_state(admin)
+        .route("/consumers", get(consumers::list))
+        .route("/consumers/{name}/pause", post(consumers::pause))
+        .route("/consumers/{name}/resume", post(consumers::resume))
+        .route("/consumers/{name}/explain", get(consumers::explain))
+        .route("/parked", get(parked::list))
+        .route("/parked/{consumer}/release", post(parked::release_many))
+        .route("/parked/{consumer}/drop", post(parked::drop_many))
+        .route("/parked/{consumer}/{id}", get(parked::show))
+        .route("/parked/{consumer}/{id}/release", post(parked::release))
+        .route("/parked/{consumer}/{id}/drop", post(parked::drop_one))
+        .route("/parked/{consumer}/{id}/payload", get(parked::payload).put(parked::edit))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{consumer}/replay", post(dead_letters::replay_many))
+        .route("/dead-letters/{consumer}/drop", post(dead_letters::drop_many))
+        .route("/dead-letters/{consumer}/{sequence}", get(dead_letters::show))
+        .route("/dead-letters/{consumer}/{sequence}/payload", get(dead_letters::payload))
+        .route("/dead-letters/{consumer}/{sequence}/replay", post(dead_letters::replay))
+        .route("/dead-letters/{consumer}/{sequence}/drop", post(dead_letters::drop_one))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(guard));
+    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).merge(answers).with_state(admin)
 }
 
-/// A request that can't be answered, as the client sees it.
-struct Failed(StatusCode, String);
-
-impl IntoResponse for Failed {
-    fn into_response(self) -> Response {
-        (self.0, Json(serde_json::json!({ "error": self.1 }))).into_response()
+/// Web pages that a browser on this machine has open can send requests, too. They can't set these headers: not a host of this machine under another
+/// name, and no such content type without asking first, which nobody answers.
+async fn guard(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if !is_local(headers) {
+        let text = "the admin server is asked as localhost, or by an address of this machine";
+        return Failed(StatusCode::FORBIDDEN, text.into()).into_response();
     }
+    let changes = request.method() != Method::GET && request.method() != Method::HEAD;
+    if changes && !is_typed(headers) {
+        let text = "what changes something has the content type application/json or application/octet-stream";
+        return Failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()).into_response();
+    }
+    next.run(request).await
 }
 
-impl Failed {
-    fn internal(error: impl std::fmt::Display) -> Self {
-        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+fn is_local(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+    if let Ok(address) = host.parse::<SocketAddr>() {
+        return address.ip().is_loopback();
     }
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.parse::<u16>().is_ok() { name } else { host });
+    let literal = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || literal.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_typed(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    ["application/json", "application/octet-stream"].iter().any(|known| essence.eq_ignore_ascii_case(known))
 }
 
 impl Admin {
-    async fn snapshot(&self) -> Result<Snapshot, Failed> {
-        let (answer, snapshot) = oneshot::channel();
-        let gone = || Failed(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping".into());
-        self.notes.send(Note::Status(answer)).map_err(|_| gone())?;
+    /// The books, as the driver has them now.
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, Failed> {
+        self.ask(Note::Status).await
+    }
+
+    /// Asks the driver.
+    pub(super) async fn ask<T>(&self, note: impl FnOnce(oneshot::Sender<T>) -> Note) -> Result<T, Failed> {
+        let (answer, answered) = oneshot::channel();
+        self.notes.send(note(answer)).map_err(|_| Failed::stopping())?;
         let silent = |_| Failed(StatusCode::SERVICE_UNAVAILABLE, "the driver does not answer".into());
-        tokio::time::timeout(ANSWER_TIMEOUT, snapshot).await.map_err(silent)?.map_err(|_| gone())
+        tokio::time::timeout(ANSWER_TIMEOUT, answered).await.map_err(silent)?.map_err(|_| Failed::stopping())
+    }
+
+    /// Has the core do what an operator wants. Once it is accepted, it is seen by all, and durable with the next commit.
+    pub(super) async fn operate(
+        &self,
+        consumer: ConsumerId,
+        operation: Operation,
+    ) -> Result<Result<(), OperationRefused>, Failed> {
+        self.ask(|answer| Note::Operate(consumer, operation, answer)).await
+    }
+
+    /// Reads the store where that may block.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let reader = Arc::clone(&self.reader);
+        tokio::task::spawn_blocking(move || read(&reader)).await.map_err(Failed::internal)?.map_err(Failed::internal)
+    }
+
+    /// Waits for a while until there is room for more that is not folded yet. False: there is none.
+    pub(super) async fn has_room(&self) -> bool {
+        let begun = tokio::time::Instant::now();
+        while self.reader.overlay_bytes() >= self.overlay_bytes_max {
+            if begun.elapsed() >= ROOM_PATIENCE {
+                return false;
+            }
+            tokio::time::sleep(ROOM_POLL).await;
+        }
+        true
+    }
+
+    /// The time of the wall clock this long ago, in milliseconds since 1970-01-01 UTC.
+    pub(super) fn ago_ms(&self, age_ms: Option<u64>) -> Option<u64> {
+        age_ms.map(|age_ms| self.clock.now().wall_ms.saturating_sub(age_ms))
     }
 
     fn health(&self, snapshot: &Snapshot) -> HealthView {
@@ -199,45 +279,32 @@ async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusView>, Fai
     }))
 }
 
-#[derive(Deserialize)]
-struct DeadLetterQuery {
-    consumer: Option<String>,
-    limit: Option<usize>,
-}
-
-async fn dead_letters(
-    State(admin): State<Arc<Admin>>,
-    Query(query): Query<DeadLetterQuery>,
-) -> Result<Json<Vec<DeadLetterView>>, Failed> {
-    let snapshot = admin.snapshot().await?;
-    let only = query.consumer.map(|name| number(&snapshot, &name)).transpose()?;
-    let limit = query.limit.unwrap_or(DEAD_LETTERS_DEFAULT).min(DEAD_LETTERS_MAX);
-    let reader = Arc::clone(&admin.reader);
-    let found = tokio::task::spawn_blocking(move || reader.dead_letters(only, limit));
-    let letters = found.await.map_err(Failed::internal)?.map_err(Failed::internal)?;
-    let view =
-        |StoredDeadLetter { consumer, letter, .. }| views::dead_letter(&views::name(&snapshot, consumer), &letter);
-    Ok(Json(letters.into_iter().map(view).collect()))
-}
-
-async fn dead_letter(
-    State(admin): State<Arc<Admin>>,
-    UrlPath((consumer, sequence)): UrlPath<(String, u64)>,
-) -> Result<Json<DeadLetterView>, Failed> {
-    let snapshot = admin.snapshot().await?;
-    let id = number(&snapshot, &consumer)?;
-    let reader = Arc::clone(&admin.reader);
-    let found = tokio::task::spawn_blocking(move || reader.dead_letter(id, sequence));
-    let letter = found.await.map_err(Failed::internal)?.map_err(Failed::internal)?;
-    let missing =
-        || Failed(StatusCode::NOT_FOUND, format!("consumer {consumer} has no dead letter with sequence {sequence}"));
-    letter.map(|found| Json(views::dead_letter(&consumer, &found.letter))).ok_or_else(missing)
-}
-
-fn number(snapshot: &Snapshot, name: &str) -> Result<ConsumerId, Failed> {
-    let found = snapshot.status.consumers.iter().find(|consumer| consumer.name.as_ref() == name);
-    let names =
-        || snapshot.status.consumers.iter().map(|consumer| consumer.name.as_ref()).collect::<Vec<_>>().join(", ");
-    let missing = || Failed(StatusCode::NOT_FOUND, format!("there is no consumer {name}; known are: {}", names()));
+/// The number of a consumer.
+pub(super) fn number(snapshot: &Snapshot, name: &str) -> Result<ConsumerId, Failed> {
+    let all = &snapshot.status.consumers;
+    let found = all.iter().find(|consumer| consumer.name.as_ref() == name);
+    let missing = || {
+        let names = all.iter().map(|consumer| consumer.name.as_ref()).collect::<Vec<_>>().join(", ");
+        Failed::missing(format!("there is no consumer {name:?}; known are: {names}"))
+    };
     found.map(|consumer| consumer.id).ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        let is_local = |host: &str| {
+            let host = host.parse().expect("a header");
+            is_local(&[(header::HOST, host)].into_iter().collect())
+        };
+        for host in ["127.0.0.1:7411", "127.0.0.1", "[::1]:7411", "[::1]", "localhost", "LocalHost:7411"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com:80", "10.0.0.1:7411", "127.0.0.1.example.com", ""] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
 }

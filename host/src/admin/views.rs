@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use pelton_core::Status;
+use pelton_core::batch::{Hold, HoldBy};
 use pelton_core::ids::ConsumerId;
-use pelton_core::message::{DeadLetter, GivenUp};
+use pelton_core::message::{DeadLetter, FailedAttempt, Message};
+use pelton_core::parked::{ParkCause, Parked};
 
-use super::api::{Attempt, ConsumerView, DeadLetterView, OutboxView};
+use super::api::{ConsumerView, FailuresView, HoldView, OutboxView};
+use super::messages::{Attempt, BehindView, Content, DeadLetterView, ParkedView};
 use crate::board::Entry;
 use crate::driver::Snapshot;
 
@@ -46,6 +51,19 @@ pub(super) fn consumers(snapshot: &Snapshot, entries: &BTreeMap<Box<str>, Entry>
             retries: counters.retries,
             dead_letters: counters.dead_letters,
             published: counters.published,
+            stale: counters.stale,
+            failures: FailuresView {
+                retry: counters.failures.retry,
+                reject: counters.failures.reject,
+                park: counters.failures.park,
+                trap: counters.failures.trap,
+                timeout: counters.failures.timeout,
+                limit: counters.failures.limit,
+            },
+            parked_rows: status.parked_rows,
+            parked_keys: status.parked_lanes,
+            keys_releasing: status.lanes_releasing,
+            holds: holds(&status.holds),
             problems: halted.into_iter().chain(problems(&entry)).collect(),
         };
         views.insert(view.name.clone(), view);
@@ -76,6 +94,12 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         retries: 0,
         dead_letters: 0,
         published: 0,
+        stale: 0,
+        failures: FailuresView::default(),
+        parked_rows: 0,
+        parked_keys: 0,
+        keys_releasing: 0,
+        holds: Vec::new(),
         problems: problems(entry).collect(),
     }
 }
@@ -89,39 +113,100 @@ pub(super) fn name(snapshot: &Snapshot, consumer: ConsumerId) -> String {
     found.map_or_else(|| format!("#{}", consumer.0), |status| status.name.to_string())
 }
 
-pub(super) fn dead_letter(consumer: &str, letter: &DeadLetter) -> DeadLetterView {
-    let DeadLetter { message, cause, history, attempts, at_ms } = letter;
-    let reason = match cause {
-        GivenUp::Unreadable(why) => why.to_string(),
-        _ => history.last().map_or_else(String::new, |attempt| attempt.failure.reason()),
+/// Who keeps a consumer from working.
+pub(super) fn holds(holds: &[(HoldBy, Hold)]) -> Vec<HoldView> {
+    let view = |(by, hold): &(HoldBy, Hold)| HoldView {
+        by: match by {
+            HoldBy::Operator => "operator".into(),
+            HoldBy::Breaker => "breaker".into(),
+        },
+        since: time(hold.since_ms),
+        reason: hold.reason.to_string(),
     };
-    let attempt = |failed: &pelton_core::message::FailedAttempt| Attempt {
+    holds.iter().map(view).collect()
+}
+
+pub(super) fn attempt(failed: &FailedAttempt) -> Attempt {
+    Attempt {
         at: time(failed.at_ms),
         version: failed.version.to_string(),
         kind: failed.failure.kind().into(),
         reason: failed.failure.reason(),
-    };
+    }
+}
+
+/// What the last attempt said.
+fn last_reason(history: &[FailedAttempt]) -> String {
+    history.last().map_or_else(String::new, |attempt| attempt.failure.reason())
+}
+
+fn content(message: &Message) -> Content {
     let text = std::str::from_utf8(&message.payload).ok().map(str::to_owned);
-    let hex = || message.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Content {
+        headers: message.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        payload_base64: text.is_none().then(|| BASE64.encode(&message.payload)),
+        payload: text,
+    }
+}
+
+/// A dead letter; `brief`: without headers, payload and history.
+pub(super) fn dead_letter(consumer: &str, letter: &DeadLetter, brief: bool) -> DeadLetterView {
+    let DeadLetter { message, cause, history, attempts, at_ms } = letter;
+    let reason = if cause.reason().is_empty() { last_reason(history) } else { cause.reason().to_owned() };
     DeadLetterView {
         consumer: consumer.to_owned(),
         sequence: message.sequence,
+        stream: message.stream.name.to_string(),
         id: message.id.to_string(),
         subject: message.subject.to_string(),
         key: message.key.as_deref().map(str::to_owned),
         cause: cause.kind().into(),
         reason,
         attempts: *attempts,
+        published_at: time(message.published_at_ms),
         at: time(*at_ms),
-        history: history.iter().map(attempt).collect(),
-        headers: message.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-        payload_hex: if text.is_none() { Some(hex()) } else { None },
-        payload: text,
+        history: if brief { Vec::new() } else { history.iter().map(attempt).collect() },
+        payload_bytes: message.payload.len(),
+        content: if brief { Content::default() } else { content(message) },
     }
 }
 
+/// A parked message; `brief`: without headers, payload and history.
+pub(super) fn parked(consumer: &str, row: &Parked, brief: bool) -> ParkedView {
+    let Parked { id, message, cause, until_ms, parked_at_ms, releases, attempts, history, .. } = row;
+    ParkedView {
+        consumer: consumer.to_owned(),
+        id: id.0,
+        sequence: message.sequence,
+        stream: message.stream.name.to_string(),
+        message_id: message.id.to_string(),
+        subject: message.subject.to_string(),
+        key: message.key.as_deref().map(str::to_owned),
+        entity_version: message.entity_version,
+        cause: cause.kind().into(),
+        missing_version: if let ParkCause::Gap { expected } = cause { Some(*expected) } else { None },
+        reason: last_reason(history),
+        holds_key: cause.holds_key(),
+        behind: None,
+        published_at: time(message.published_at_ms),
+        parked_at: time(*parked_at_ms),
+        until: until_ms.map(time),
+        releases: *releases,
+        attempts: *attempts,
+        history: if brief { Vec::new() } else { history.iter().map(attempt).collect() },
+        payload_bytes: message.payload.len(),
+        content: if brief { Content::default() } else { content(message) },
+    }
+}
+
+/// A parked message as what others stand behind.
+pub(super) fn behind(row: &Parked) -> BehindView {
+    BehindView { id: row.id.0, sequence: row.message.sequence, cause: row.cause.kind().into() }
+}
+
 /// RFC 3339 in UTC; a time beyond what a calendar holds stays a number.
-fn time(unix_ms: u64) -> String {
+pub(super) fn time(unix_ms: u64) -> String {
     let timestamp = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    timestamp.map_or_else(|| unix_ms.to_string(), |timestamp| timestamp.to_string())
+    // Always to the millisecond, so that the texts sort as the times do.
+    timestamp.map_or_else(|| unix_ms.to_string(), |timestamp| format!("{timestamp:.3}"))
 }

@@ -85,6 +85,7 @@ impl Threads {
         };
         let settings = Settings {
             runs_max: count * RUNS_PER_EXECUTOR,
+            executors: count,
             relay_in_flight_max: config.limits.relay_in_flight_max,
             jitter_seed: seed,
             breaks: faults::breaks()?,
@@ -158,6 +159,7 @@ impl Host {
             connections: [links.consuming.status(), links.publishing.status()],
             deployed: Arc::clone(&deployed),
             refusals: Arc::clone(&links.refusals),
+            overlay_bytes_max: config.store.overlay_bytes_max,
         };
         let admin = match config.admin {
             Some(address) => {
@@ -185,12 +187,21 @@ impl Host {
 
 /// What the store found, in the core's words.
 fn known(recovered: store::Recovered) -> Recovered {
-    let consumer = |store::RecoveredConsumer { id, name, stream, cursor }| KnownConsumer { id, name, stream, cursor };
+    let consumer = |store::RecoveredConsumer { id, name, stream, cursor, holds, newest }| KnownConsumer {
+        id,
+        name,
+        stream,
+        cursor,
+        holds,
+        newest,
+    };
     let row = |store::OutboxRow { row, consumer, event }| OutboxRow { row, consumer, event: Arc::new(event) };
     Recovered {
         consumers: recovered.consumers.into_iter().map(consumer).collect(),
         outbox: recovered.outbox.into_iter().map(row).collect(),
         next_row: recovered.next_row.0,
+        parked: recovered.parked,
+        next_park: recovered.next_park.0,
     }
 }
 

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::Serialize;
 
-use super::args::{Cli, Command};
-use super::tables;
+use super::args::{Ask, Cli, Command, ConsumersAction};
+use super::{dead_letters, parked, tables};
 use crate::admin::Client;
 use crate::app::{self, End};
 use crate::config::{HostConfig, Report, load_directory};
@@ -18,17 +18,27 @@ use crate::wasm::EXECUTOR_STACK_BYTES;
 /// Usage, or an invalid configuration.
 const INVALID: u8 = 2;
 
+/// The command line doesn't say enough.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Usage(pub(super) String);
+
 /// Parses the command line, does what it says, and gives back the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(config) => run(&config.file),
         Command::Check(config) => check(&config.file),
-        Command::Status { config, json } => status(&config.file, json),
-        Command::DeadLetters { config, consumer, sequence, limit, json } => match (consumer, sequence) {
-            (Some(consumer), Some(sequence)) => dead_letter(&config.file, &consumer, sequence, json),
-            (consumer, _) => dead_letters(&config.file, consumer.as_deref(), usize::from(limit), json),
+        Command::Status(ask) => status(&ask),
+        Command::Consumers(command) => match command.action {
+            None => consumers(&command.list),
+            Some(ConsumersAction::List(ask)) => consumers(&ask),
+            Some(ConsumersAction::Pause { ask, name, reason }) => pause(&ask, &name, &reason),
+            Some(ConsumersAction::Resume { ask, name }) => resume(&ask, &name),
         },
+        Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
+        Command::Parked(command) => parked::run(command),
+        Command::DeadLetters(command) => dead_letters::run(command),
     };
     match result {
         Ok(code) => code,
@@ -40,7 +50,7 @@ pub fn main() -> ExitCode {
             }
             Err(error) => {
                 eprintln!("error: {error:#}");
-                ExitCode::FAILURE
+                if error.is::<Usage>() { ExitCode::from(INVALID) } else { ExitCode::FAILURE }
             }
         },
     }
@@ -96,23 +106,42 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let status = Client::new(&HostConfig::load(file)?)?.status()?;
-    if json { print_json(&status) } else { print(&tables::status(&status)) }
+fn status(ask: &Ask) -> anyhow::Result<ExitCode> {
+    let status = client(ask)?.status()?;
+    show(ask, &status, || tables::status(&status))
 }
 
-fn dead_letters(file: &Path, consumer: Option<&str>, limit: usize, json: bool) -> anyhow::Result<ExitCode> {
-    let letters = Client::new(&HostConfig::load(file)?)?.dead_letters(consumer, limit)?;
-    if json { print_json(&letters) } else { print(&tables::dead_letters(&letters)) }
+fn consumers(ask: &Ask) -> anyhow::Result<ExitCode> {
+    let consumers = client(ask)?.consumers()?;
+    show(ask, &consumers, || tables::consumers(&consumers))
 }
 
-fn dead_letter(file: &Path, consumer: &str, sequence: u64, json: bool) -> anyhow::Result<ExitCode> {
-    let letter = Client::new(&HostConfig::load(file)?)?.dead_letter(consumer, sequence)?;
-    if json { print_json(&letter) } else { print(&tables::dead_letter(&letter)) }
+fn pause(ask: &Ask, name: &str, reason: &str) -> anyhow::Result<ExitCode> {
+    let done = client(ask)?.pause(name, reason)?;
+    show(ask, &done, || format!("consumer {name} is paused until `pelton consumers resume {name}`"))
 }
 
-fn print_json(value: &impl Serialize) -> anyhow::Result<ExitCode> {
-    print(&serde_json::to_string_pretty(value)?)
+fn resume(ask: &Ask, name: &str) -> anyhow::Result<ExitCode> {
+    let resumed = client(ask)?.resume(name)?;
+    show(ask, &resumed, || match (&resumed.halted, resumed.holds.is_empty()) {
+        (None, true) => format!("consumer {name} was neither paused nor halted"),
+        _ => format!("consumer {name} goes on"),
+    })
+}
+
+fn explain(ask: &Ask, consumer: &str, key: &str) -> anyhow::Result<ExitCode> {
+    let explained = client(ask)?.explain(consumer, key)?;
+    show(ask, &explained, || explained.text.join("\n"))
+}
+
+/// A client for the host with the configuration that was named.
+pub(super) fn client(ask: &Ask) -> anyhow::Result<Client> {
+    Ok(Client::new(&HostConfig::load(&ask.config.file)?)?)
+}
+
+/// Prints a value as JSON or as text, as it was asked for.
+pub(super) fn show(ask: &Ask, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<ExitCode> {
+    if ask.json { print(&serde_json::to_string_pretty(value)?) } else { print(&text()) }
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,10 @@
 
 mod args;
 mod commands;
+mod dead_letters;
+mod many;
+mod messages;
+mod parked;
 mod tables;
 
 pub use commands::main;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-use crate::admin::{ConsumerView, DeadLetterView, StatusView};
+use crate::admin::{Attempt, ConsumerView, Content, DeadLetterView, FailuresView, ParkedView, StatusView};
 
 /// Columns of reasons are cut at this many characters; `--json` and the single view have them whole.
 const REASON_CHARS_MAX: usize = 60;
@@ -30,6 +30,8 @@ pub(super) fn status(status: &StatusView) -> String {
         "PENDING",
         "HELD",
         "RETRYING",
+        "PARKED",
+        "KEYS",
         "APPLIED",
         "DUPLICATES",
         "DEAD",
@@ -41,13 +43,24 @@ pub(super) fn status(status: &StatusView) -> String {
     align_numbers(&mut table, 4);
     // Writing to a String can't fail.
     _ = writeln!(text, "{}", trimmed(&table));
+    for consumer in &status.consumers {
+        let failures = failures(&consumer.failures);
+        if !failures.is_empty() {
+            _ = writeln!(text, "{}: failed attempts: {failures}", consumer.name);
+        }
+    }
+    let held = status
+        .consumers
+        .iter()
+        .flat_map(|consumer| holds(consumer).into_iter().map(move |hold| format!("{}: {hold}", consumer.name)));
     let problems = status
         .consumers
         .iter()
         .flat_map(|consumer| consumer.problems.iter().map(move |problem| format!("{}: {problem}", consumer.name)));
     let refusal =
         status.outbox.last_refusal.iter().map(|refusal| format!("outbox: the last refused publish: {refusal}"));
-    for problem in status.ready.reasons.iter().cloned().chain(problems).chain(files(status)).chain(refusal) {
+    for problem in status.ready.reasons.iter().cloned().chain(held).chain(problems).chain(files(status)).chain(refusal)
+    {
         _ = writeln!(text, "! {}", problem.trim_end());
     }
     text.trim_end().to_owned()
@@ -71,11 +84,124 @@ fn row(consumer: &ConsumerView) -> Vec<String> {
         consumer.pending.to_string(),
         consumer.held.to_string(),
         consumer.waiting_retry.to_string(),
+        consumer.parked_rows.to_string(),
+        consumer.parked_keys.to_string(),
         consumer.applied.to_string(),
         consumer.duplicates.to_string(),
         consumer.dead_letters.to_string(),
         consumer.outbox_pending.to_string(),
     ]
+}
+
+/// Kinds of failed attempts that there were, the most frequent first.
+fn failures(failures: &FailuresView) -> String {
+    let FailuresView { retry, reject, park, trap, timeout, limit } = *failures;
+    let kinds =
+        [("retry", retry), ("reject", reject), ("park", park), ("trap", trap), ("timeout", timeout), ("limit", limit)];
+    let mut kinds: Vec<_> = kinds.into_iter().filter(|(_, count)| *count > 0).collect();
+    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Who keeps a consumer from working, since when and why.
+fn holds(consumer: &ConsumerView) -> Vec<String> {
+    let words = |hold: &crate::admin::HoldView| {
+        let who = if hold.by == "operator" { "paused by an operator" } else { "paused by its breaker" };
+        let why = if hold.reason.is_empty() { String::new() } else { format!(": {}", hold.reason) };
+        format!("{who} since {}{why}", hold.since)
+    };
+    consumer.holds.iter().map(words).collect()
+}
+
+pub(super) fn consumers(consumers: &[ConsumerView]) -> String {
+    if consumers.is_empty() {
+        return "no consumers".into();
+    }
+    let mut table = table(&["CONSUMER", "PHASE", "HOLDS", "LAG", "PARKED", "KEYS", "DEAD"]);
+    for consumer in consumers {
+        let holds: Vec<&str> = consumer.holds.iter().map(|hold| hold.by.as_str()).collect();
+        table.add_row(vec![
+            consumer.name.clone(),
+            consumer.phase.clone(),
+            if holds.is_empty() { "-".into() } else { holds.join(",") },
+            consumer.pending.saturating_add(consumer.held as u64).to_string(),
+            consumer.parked_rows.to_string(),
+            consumer.parked_keys.to_string(),
+            consumer.dead_letters.to_string(),
+        ]);
+    }
+    align_numbers(&mut table, 3);
+    let mut text = trimmed(&table);
+    for consumer in consumers {
+        for line in holds(consumer).iter().chain(&consumer.problems) {
+            _ = write!(text, "\n! {}: {}", consumer.name, line.trim_end());
+        }
+    }
+    text
+}
+
+pub(super) fn parked(messages: &[ParkedView]) -> String {
+    if messages.is_empty() {
+        return "no parked messages".into();
+    }
+    let mut table = table(&["CONSUMER", "ID", "SEQUENCE", "KEY", "CAUSE", "ATTEMPTS", "SINCE", "UNTIL", "LAST ERROR"]);
+    for message in messages {
+        table.add_row(vec![
+            message.consumer.clone(),
+            message.id.to_string(),
+            message.sequence.to_string(),
+            message.key.clone().unwrap_or_else(|| "-".into()),
+            message.cause.clone(),
+            message.attempts.to_string(),
+            message.parked_at.clone(),
+            message.until.clone().unwrap_or_else(|| "-".into()),
+            first_line(&message.reason),
+        ]);
+    }
+    trimmed(&table)
+}
+
+pub(super) fn parked_message(message: &ParkedView) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| _ = writeln!(text, "{name:<9} {value}");
+    line("consumer", &message.consumer);
+    line("parked as", &message.id.to_string());
+    line("stream", &message.stream);
+    line("sequence", &message.sequence.to_string());
+    line("id", &message.message_id);
+    line("subject", &message.subject);
+    line("key", message.key.as_deref().unwrap_or("-"));
+    if let Some(version) = message.entity_version {
+        line("version", &version.to_string());
+    }
+    line("published", &message.published_at);
+    line("because", &because(message));
+    if let Some(behind) = &message.behind {
+        line("behind", &format!("{} (sequence {}, {})", behind.id, behind.sequence, behind.cause));
+    }
+    line("since", &message.parked_at);
+    line("until", message.until.as_deref().unwrap_or("something else brings it back"));
+    line("releases", &message.releases.to_string());
+    line("attempts", &message.attempts.to_string());
+    history(&message.history, &mut line);
+    content(&message.content, message.payload_bytes, &mut line);
+    text.trim_end().to_owned()
+}
+
+fn because(message: &ParkedView) -> String {
+    let words = match message.cause.as_str() {
+        "exhausted" => "its attempts are used up; it holds its key",
+        "retrying" => "it waits for its next attempt; it holds its key",
+        "asked" => "the plug-in said that it is not its turn; its key goes on",
+        "behind" => "it stands behind another one of its key",
+        "replayed" => "it was a dead letter and is to be handled again",
+        "gap" => {
+            let missing = message.missing_version.map_or_else(|| "?".into(), |version| version.to_string());
+            return format!("gap: version {missing} of its entity is missing; its key goes on");
+        }
+        other => return other.to_owned(),
+    };
+    format!("{}: {words}", message.cause)
 }
 
 pub(super) fn dead_letters(letters: &[DeadLetterView]) -> String {
@@ -91,7 +217,7 @@ pub(super) fn dead_letters(letters: &[DeadLetterView]) -> String {
             letter.cause.clone(),
             letter.attempts.to_string(),
             letter.at.clone(),
-            shorten(letter.reason.lines().next().unwrap_or_default(), REASON_CHARS_MAX),
+            first_line(&letter.reason),
         ]);
     }
     trimmed(&table)
@@ -101,27 +227,49 @@ pub(super) fn dead_letter(letter: &DeadLetterView) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| _ = writeln!(text, "{name:<9} {value}");
     line("consumer", &letter.consumer);
+    line("stream", &letter.stream);
     line("sequence", &letter.sequence.to_string());
     line("id", &letter.id);
     line("subject", &letter.subject);
     line("key", letter.key.as_deref().unwrap_or("-"));
+    line("published", &letter.published_at);
     line("cause", &letter.cause);
     line("reason", &letter.reason);
     line("at", &letter.at);
     line("attempts", &letter.attempts.to_string());
-    for attempt in &letter.history {
+    history(&letter.history, &mut line);
+    content(&letter.content, letter.payload_bytes, &mut line);
+    text.trim_end().to_owned()
+}
+
+fn history(history: &[Attempt], line: &mut impl FnMut(&str, &str)) {
+    for attempt in history {
         let version = shorten(&attempt.version, VERSION_CHARS);
         line("", &format!("{} {version} {}: {}", attempt.at, attempt.kind, attempt.reason));
     }
-    for (name, value) in &letter.headers {
+}
+
+/// Headers and payload, the payload with what it is: what is no text is shown in base64.
+fn content(content: &Content, bytes: usize, line: &mut impl FnMut(&str, &str)) {
+    for (name, value) in &content.headers {
         line("header", &format!("{name}: {value}"));
     }
-    match (&letter.payload, &letter.payload_hex) {
-        (Some(payload), _) => line("payload", payload),
-        (None, Some(hex)) => line("payload", &format!("(hex) {hex}")),
-        (None, None) => line("payload", "-"),
+    match (&content.payload, &content.payload_base64) {
+        (Some(text), _) if bytes > 0 => {
+            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            line("payload", &format!("{bytes} bytes, {}", if is_json { "JSON" } else { "text" }));
+            line("", text);
+        }
+        (None, Some(base64)) => {
+            line("payload", &format!("{bytes} bytes, in base64"));
+            line("", base64);
+        }
+        _ => line("payload", "empty"),
     }
-    text.trim_end().to_owned()
+}
+
+fn first_line(reason: &str) -> String {
+    shorten(reason.lines().next().unwrap_or_default(), REASON_CHARS_MAX)
 }
 
 fn table(header: &[&str]) -> Table {
@@ -164,6 +312,12 @@ mod tests {
     fn durations_have_two_parts_at_most() {
         let shown = [5_000, 65_000, 3_700_000, 90_000_000].map(duration);
         assert_eq!(shown, ["5s", "1m5s", "1h1m", "1d1h"]);
+    }
+
+    #[test]
+    fn kinds_of_failures_are_told_that_there_were_the_most_frequent_first() {
+        let some = FailuresView { retry: 2, trap: 7, ..FailuresView::default() };
+        assert_eq!([failures(&some), failures(&FailuresView::default())], ["7 trap, 2 retry", ""]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pelton_core::grants::subject_matches;
+
 use super::manifest::{self, Loaded, Manifest, Retention, Start, StreamSpec};
 use super::report::{Code, Place, Problem, Report};
 use super::values::patterns_overlap;
@@ -69,6 +71,7 @@ pub(super) fn cross_check(loaded: &mut Vec<Loaded>) -> Report {
         let known = problems.len();
         problems.extend(stream_problems(one, &streams));
         problems.extend(subscription_problems(one, &streams));
+        problems.extend(dead_letter_problems(one, &streams));
         problems.extend(work_queue_problems(one, loaded.get(..index).unwrap_or_default(), &streams));
         sound.push(problems.len() == known);
     }
@@ -201,6 +204,24 @@ fn subscription_problems(one: &Loaded, streams: &[Declared]) -> Vec<Problem> {
         ));
     }
     problems
+}
+
+/// A dead letter that is published to what the consumer itself reads comes back as a message, which may become a dead letter again.
+fn dead_letter_problems(one: &Loaded, streams: &[Declared]) -> Option<Problem> {
+    let Manifest { subscription, policy, file, .. } = &one.manifest;
+    let subject = policy.dead_letter_subject.as_deref()?;
+    let pattern = subscription.subjects.iter().find(|pattern| subject_matches(pattern, subject))?;
+    let kept = |declared: &Declared| declared.spec.subjects.iter().any(|kept| subject_matches(kept, subject));
+    // Of a stream that no manifest declares it is not known what else it keeps.
+    if !find(streams, &subscription.stream).is_none_or(kept) {
+        return None;
+    }
+    let message = format!(
+        "{subject:?} of \"subject\" in [dead_letters] is among what this consumer reads itself, as {pattern:?}: its dead letters would come \
+         back to it"
+    );
+    let help = "name a subject of another stream, or narrow the subscription's subjects";
+    Some(problem(Code::SubjectsOverlap, file, one.places.dead_letters, message, help))
 }
 
 /// A work-queue stream gives each message to one consumer only, so no two may want the same.

@@ -27,9 +27,12 @@ pub struct Manifest {
     pub key: Key,
     /// Where its messages' ids come from.
     pub id: IdSource,
+    /// Where the versions of their entities are, for a consumer that orders by them (`policy.versions` is there then, too); none: it
+    /// orders by the stream alone.
+    pub entity_version: Option<VersionSource>,
     /// What it may do.
     pub grants: Grants,
-    /// Retries, parking, and how much it may hold; whether its keys share their state.
+    /// Retries, parking, order, pace, and how much it may hold; whether its keys share their state.
     pub policy: Policy,
     /// How much one attempt may read and write.
     pub effects: EffectLimits,
@@ -88,7 +91,7 @@ pub enum Key {
     Header(String),
     /// The string, number or boolean there in the payload.
     JsonPointer(JsonPointer),
-    /// There is none: each message is a lane of its own, without keyed state.
+    /// There is none, because the subscription is shared: each message is a lane of its own, without keyed state.
     None,
 }
 
@@ -101,6 +104,15 @@ pub enum IdSource {
     /// The first header of this name, in any case.
     Header(String),
     /// The string, number or boolean there in the payload.
+    JsonPointer(JsonPointer),
+}
+
+/// Where the version of a message's entity comes from: a whole number from 0 to 2^64 - 1, in decimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionSource {
+    /// The first header of this name, in any case.
+    Header(String),
+    /// The number there in the payload, or the string of digits.
     JsonPointer(JsonPointer),
 }
 
@@ -194,6 +206,8 @@ pub(super) struct Places {
     pub(super) subjects: Vec<Place>,
     /// Of `subscription.start`, or of the section if it is not there.
     pub(super) start: Option<Place>,
+    /// Of `dead_letters.subject`.
+    pub(super) dead_letters: Option<Place>,
     /// Of each `[[streams]]`.
     pub(super) streams: Vec<Place>,
 }

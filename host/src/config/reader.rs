@@ -4,10 +4,10 @@
 //! A [`Section`] learns the names of its fields by being asked for them, so a parser has to ask for all of them, whatever
 //! their values are, and end with [`Section::finish`].
 
+mod numbers;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -151,6 +151,19 @@ impl<'c, 't> Section<'c, 't> {
         names.iter().all(|name| !self.fields.contains_key(*name))
     }
 
+    /// Those of these fields that are there, whatever their values.
+    pub(super) fn those_of(&self, names: &[&'static str]) -> Vec<&'static str> {
+        names.iter().copied().filter(|name| self.fields.contains_key(*name)).collect()
+    }
+
+    /// Whether there is a field that existed once: reported as the unknown one that it is now, with what took its place.
+    pub(super) fn gone(&mut self, name: &str, help: &str) -> bool {
+        let Some(field) = self.fields.remove(name) else { return false };
+        let message = format!("unknown field {}", self.name_of(name));
+        self.context.report(Code::UnknownField, field.name_offset, message, help);
+        true
+    }
+
     fn check_there(&self, name: &str, help: &str) {
         if !self.fields.contains_key(name) {
             self.context.report(Code::MissingField, self.offset, format!("{} is missing", self.name_of(name)), help);
@@ -214,76 +227,6 @@ impl<'c, 't> Section<'c, 't> {
         Some(texts.collect())
     }
 
-    /// A whole number within a range; `unit` is a word in the plural.
-    pub(super) fn number(&mut self, name: &'static str, range: RangeInclusive<u64>, unit: &str) -> Option<At<u64>> {
-        let given = self.take(name)?;
-        let DeValue::Integer(integer) = &given.value else {
-            self.wrong_type(name, "a whole number", &given);
-            return None;
-        };
-        let value = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let value = value.and_then(|value| u64::try_from(value).ok()).filter(|value| range.contains(value));
-        if value.is_none() {
-            self.out_of_range(name, &range, unit, given.offset, integer);
-        }
-        value.map(|value| At { value, offset: given.offset })
-    }
-
-    /// The same, with a default.
-    pub(super) fn number_or(
-        &mut self,
-        name: &'static str,
-        default: u64,
-        range: RangeInclusive<u64>,
-        unit: &str,
-    ) -> At<u64> {
-        self.number(name, range, unit).unwrap_or(At { value: default, offset: self.offset })
-    }
-
-    /// The same, for counts and sizes of what is held in memory.
-    pub(super) fn size_or(
-        &mut self,
-        name: &'static str,
-        default: usize,
-        range: RangeInclusive<u64>,
-        unit: &str,
-    ) -> usize {
-        self.number(name, range, unit).and_then(|at| usize::try_from(at.value).ok()).unwrap_or(default)
-    }
-
-    /// A number, whole or not, within a range.
-    pub(super) fn float_or(&mut self, name: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
-        let Some(given) = self.take(name) else { return default };
-        let text = match &given.value {
-            DeValue::Float(float) => float.as_str(),
-            DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str(),
-            _ => {
-                self.wrong_type(name, "a number", &given);
-                return default;
-            }
-        };
-        // What is not a number (`nan`) is in no range.
-        let value = text.parse::<f64>().ok().filter(|value| range.contains(value));
-        if value.is_none() {
-            self.out_of_range(name, &range, "", given.offset, &text);
-        }
-        value.unwrap_or(default)
-    }
-
-    fn out_of_range<T: Display>(
-        &self,
-        name: &str,
-        range: &RangeInclusive<T>,
-        unit: &str,
-        offset: usize,
-        given: &impl Display,
-    ) {
-        let (first, last) = (range.start(), range.end());
-        let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
-        let message = format!("{} must be from {first} to {last}{unit}; it is {given}", self.name_of(name));
-        self.context.report(Code::OutOfRange, offset, message, format!("choose a value from {first} to {last}"));
-    }
-
     /// `true` or `false`.
     pub(super) fn flag(&mut self, name: &'static str) -> Option<At<bool>> {
         let given = self.take(name)?;
@@ -321,7 +264,8 @@ impl<'c, 't> Section<'c, 't> {
         self.optional_section(name)
     }
 
-    fn optional_section(&mut self, name: &'static str) -> Option<Self> {
+    /// A section, if it is there.
+    pub(super) fn optional_section(&mut self, name: &'static str) -> Option<Self> {
         let Field { name_offset, value } = self.take_field(name)?;
         if let DeValue::Table(table) = value.value {
             return Some(Section::new(self.context, format!("[{name}]"), name_offset, table));

@@ -1,5 +1,7 @@
 //! Every kind of mistake with its place and its remedy, several at once, and the annotated references kept true.
 
+mod fields;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use super::*;
 use crate::telemetry::Format;
 
 const MINIMAL: &str =
-    "component = \"x.wasm\"\n[subscription]\nstream = \"S\"\nsubjects = [\"s.>\"]\n[key]\nnone = true\n";
+    "component = \"x.wasm\"\n[subscription]\nstream = \"S\"\nsubjects = [\"s.>\"]\n[key]\nsubject_token = 1\n";
 
 /// The report on the manifest of consumer `x`.
 fn manifest_report(text: &str) -> Report {
@@ -67,7 +69,7 @@ subjects = []
     let expected = r#"consumers/x.toml:1:13: error[PC005]: "component" must be a string; it is an integer
   help: write a string
 consumers/x.toml:2:1: error[PC003]: unknown field "colour"
-  help: fields at the top level: component, subscription, key, id, grants, state, retry, park, limits, config, streams
+  help: fields at the top level: component, subscription, key, id, order, grants, state, retry, release, park, breaker, dead_letters, rate, share, limits, config, streams
 consumers/x.toml:3:2: error[PC004]: "subjects" in [subscription] is missing
   help: add subjects = ["PATTERN"]; [">"] is all of the stream
 consumers/x.toml:4:10: error[PC008]: "stream" in [subscription] can't be "OR DERS"
@@ -152,7 +154,7 @@ pelton.toml:15:2: error[PC003]: unknown field "metrics"
 /// A manifest that is right but for these lines.
 fn manifest_with(stream: &str, subjects: &str, rest: &str) -> String {
     format!(
-        "component = \"x.wasm\"\n[subscription]\nstream = \"{stream}\"\nsubjects = {subjects}\n[key]\nnone = true\n{rest}"
+        "component = \"x.wasm\"\n[subscription]\nstream = \"{stream}\"\nsubjects = {subjects}\n[key]\nsubject_token = 1\n{rest}"
     )
 }
 
@@ -219,38 +221,50 @@ fn cases() -> Vec<(Code, Report)> {
         (Code::InvalidToml, behind("[key]\n")),
         (Code::UnknownField, behind("[sate]\n")),
         (Code::UnknownField, behind("[limits]\ntimeout = 3\n")),
+        (Code::UnknownField, instead("subject_token = 1", "none = true")),
         (Code::MissingField, instead("component = \"x.wasm\"\n", "")),
-        (Code::MissingField, instead("[key]\nnone = true\n", "")),
-        (Code::MissingField, instead("none = true", "")),
+        (Code::MissingField, instead("[key]\nsubject_token = 1\n", "")),
+        (Code::MissingField, instead("subject_token = 1", "")),
+        (Code::MissingField, behind("[order]\nby = \"version\"\n")),
         (Code::MissingField, behind("[[streams]]\nsubjects = [\"s.>\"]\n")),
         (Code::WrongType, behind("[retry]\njitter = \"0.2\"\n")),
-        (Code::WrongType, instead("none = true", "none = 1")),
+        (Code::WrongType, instead("subject_token = 1", "subject_token = \"1\"")),
         (Code::WrongType, behind("[streams]\nname = \"S\"\n")),
         (Code::WrongType, manifest_report(&format!("retry = 3\n{MINIMAL}"))),
         (Code::OutOfRange, behind("[retry]\njitter = 1.5\n")),
         (Code::OutOfRange, behind("[retry]\njitter = nan\n")),
         (Code::OutOfRange, behind("[limits]\ntimeout_ms = 600_001\n")),
         (Code::OutOfRange, behind("[park]\ndelay_ms = 700000\n")),
+        (Code::OutOfRange, behind("[retry]\ntotal_ms = 99\n")),
+        (Code::OutOfRange, behind("[release]\nafter_ms = 3600001\n")),
+        (Code::OutOfRange, behind("[breaker]\nwindow_attempts = 9\n")),
+        (Code::OutOfRange, behind("[breaker]\nfirst_delay_ms = 60001\n")),
         (Code::OutOfRange, behind(&streams("max_age_hours = 1\nduplicate_window_ms = 3600001\n"))),
-        (Code::OutOfRange, manifest_report(&MINIMAL.replace("s.>", "s.*").replace("none = true", "subject_token = 3"))),
+        (
+            Code::OutOfRange,
+            manifest_report(&MINIMAL.replace("s.>", "s.*").replace("subject_token = 1", "subject_token = 3")),
+        ),
         (Code::OutOfRange, host_report("[nats]\nembedded = true\nport = 65536\n")),
         (Code::InvalidChoice, behind("[state]\nscope = \"keys\"\n")),
-        (Code::InvalidChoice, instead("none = true", "none = false")),
+        (Code::InvalidChoice, instead("[key]\nsubject_token = 1", "mode = \"share\"")),
+        (Code::InvalidChoice, behind("[release]\nafter_ms = \"nver\"\n")),
         (Code::InvalidText, instead("\"x.wasm\"", "\"\"")),
         (Code::InvalidText, behind("[id]\nheader = \"a:b\"\n")),
         (Code::InvalidText, instead("[\"s.>\"]", "[]")),
         (Code::InvalidSubject, instead("s.>", "s.>.x")),
         (Code::InvalidSubject, instead("s.>", "s.new*")),
+        (Code::InvalidSubject, behind("[dead_letters]\nsubject = \"dlq.*\"\n")),
         (Code::ReservedSubject, behind("[grants]\nemit = [\"_INBOX.>\"]\n")),
+        (Code::ReservedSubject, behind("[dead_letters]\nsubject = \"$JS.API.x\"\n")),
         (Code::ReservedSubject, behind(&stream("J", "[\"$JS.>\"]", ""))),
-        (Code::Conflict, instead("none = true", "none = true\nheader = \"a\"")),
+        (Code::Conflict, instead("subject_token = 1", "subject_token = 1\nheader = \"a\"")),
         (Code::Conflict, behind("[id]\nheader = \"a\"\njson_pointer = \"/a\"\n")),
         (Code::Conflict, host_report("[nats]\nembedded = true\nurl = \"nats://a\"\n")),
         (Code::Conflict, host_report("[nats]\nserver_binary = \"nats-server\"\n")),
         (Code::Conflict, directory_report(&[("x.toml", &new_on_work_queue)]).1),
         (Code::InvalidUrl, host_report("[nats]\nurl = \"nats://me:secret@host\"\n")),
         (Code::InvalidAddress, host_report("[admin]\naddress = \"7411\"\n")),
-        (Code::InvalidPointer, instead("none = true", "json_pointer = \"/a~b\"")),
+        (Code::InvalidPointer, instead("subject_token = 1", "json_pointer = \"/a~b\"")),
     ]
 }
 
@@ -265,6 +279,7 @@ fn cases_between_files() -> Vec<(Code, Report)> {
         (Code::NamedFileUnreadable, parsed(MINIMAL).check_files()),
         (Code::InvalidConsumerName, directory_report(&[("-x.toml", MINIMAL)]).1),
         (Code::SubjectsOverlap, instead("[\"s.>\"]", "[\"s.>\", \"s.a\"]")),
+        (Code::SubjectsOverlap, alone("[dead_letters]\nsubject = \"s.dead\"\n")),
         (Code::SubjectsOverlap, alone(&format!("{}{}", streams(""), stream("T", "[\"*.a\"]", "")))),
         (Code::StreamDeclaredTwice, behind(&format!("{0}{0}", streams("")))),
         (
@@ -315,7 +330,8 @@ fn defaults_are_the_cores_own() {
     assert_eq!(manifest.effects, EffectLimits::default());
     assert_eq!(manifest.run, RunLimits::default());
     assert_eq!(manifest.grants, Grants::default());
-    assert_eq!((&manifest.key, &manifest.id), (&Key::None, &IdSource::MessageId));
+    assert_eq!((&manifest.key, &manifest.id), (&Key::SubjectToken(1), &IdSource::MessageId));
+    assert_eq!(manifest.entity_version, None);
     assert_eq!((manifest.subscription.start, manifest.subscription.payload), (Start::All, Payload::Bytes));
     assert_eq!(manifest.component, Path::new("consumers/x.wasm"));
     assert_eq!((manifest.config, manifest.streams), (BTreeMap::new(), Vec::new()));

@@ -24,7 +24,7 @@ use crate::driver::{Attachment, Note};
 use crate::intake::Intake;
 use crate::nats::{Connection, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionSettings};
 use crate::store::Reader;
-use crate::wasm::{LoadError, Plugin, Sandbox};
+use crate::wasm::{Plugin, Sandbox};
 
 /// What the deployer works with.
 pub struct Dependencies {
@@ -67,6 +67,8 @@ struct LoadFailure {
     /// The form that it had.
     form: Form,
     error: anyhow::Error,
+    /// The stable word for it.
+    kind: &'static str,
     /// Whether the next try may end otherwise with the same bytes.
     passing: bool,
 }
@@ -158,11 +160,11 @@ impl Deployer {
     }
 
     fn refuse(&mut self, name: &str, failure: &LoadFailure) {
-        let LoadFailure { form, error, passing } = failure;
+        let LoadFailure { form, error, kind, passing } = failure;
         let text = format!("{error:#}");
         if self.refused.note(name, *form, &text, *passing) {
             let goes_on = self.running.get(name).map(|running| running.form.version.short());
-            tracing::error!(consumer = name, error = text, goes_on_with = goes_on, "deployment refused");
+            tracing::error!(consumer = name, kind, error = text, goes_on_with = goes_on, "deployment refused");
         }
         self.deps.board.note(name, |entry| entry.deployment = Some(text));
     }
@@ -240,26 +242,22 @@ impl Deployer {
         let sandbox = Arc::clone(&self.deps.sandbox);
         let bytes_max = self.deps.component_bytes_max;
         let loading = tokio::task::spawn_blocking(move || {
-            let bytes = read_component(&manifest.component, bytes_max).map_err(|error| LoadFailure {
-                form,
-                error,
-                passing: true,
-            })?;
+            let unreadable = |error| LoadFailure { form, error, kind: "unreadable", passing: true };
+            let bytes = read_component(&manifest.component, bytes_max).map_err(unreadable)?;
             // It may have changed since the look: what is read now is what serves.
             let form = Form { version: Plugin::version_of(&bytes), ..form };
             match sandbox.load(&bytes, &terms) {
                 Ok(plugin) => Ok(Loaded { manifest, form, plugin }),
                 Err(error) => {
-                    // A trial instance may also fail for want of time, on a machine that is busy.
-                    let passing = matches!(error, LoadError::Trial { .. });
+                    let (kind, passing) = (error.kind(), error.may_pass());
                     let error = anyhow!(error).context(format!("component {}", manifest.component.display()));
-                    Err(LoadFailure { form, error, passing })
+                    Err(LoadFailure { form, error, kind, passing })
                 }
             }
         });
         loading.await.unwrap_or_else(|error| {
             let error = anyhow!(error).context("the thread that compiles components broke");
-            Err(LoadFailure { form, error, passing: true })
+            Err(LoadFailure { form, error, kind: "broke", passing: true })
         })
     }
 
@@ -295,8 +293,12 @@ impl Deployer {
             config::Start::New => pelton_core::Start::New,
         };
         let handle = subscription.handle();
-        let attachment =
-            Attachment { deployed: Arc::clone(&deployed), subscription: handle, policy: manifest.policy, start };
+        let attachment = Attachment {
+            deployed: Arc::clone(&deployed),
+            subscription: handle,
+            policy: manifest.policy.clone(),
+            start,
+        };
         self.tell(Note::Attach(Box::new(attachment)))?;
         let running = Running { form, plugin, manifest, deployed, subscription, declaring };
         self.running.insert(running.manifest.name.clone(), running);
@@ -307,11 +309,14 @@ impl Deployer {
         let Loaded { manifest, form, plugin } = loaded;
         let Some(running) = self.running.get_mut(name) else { bail!("consumer {name} does not run") };
         running.deployed.replace(rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms));
-        let change = pelton_core::Input::Change { consumer: running.deployed.consumer, policy: manifest.policy };
+        let consumer = running.deployed.consumer;
+        let change = pelton_core::Input::Change { consumer, policy: Box::new(manifest.policy.clone()) };
+        let is_new = running.form.version != form.version;
         running.form = form;
         running.plugin = plugin;
         running.manifest = manifest;
-        self.tell(Note::Core(change))
+        self.tell(Note::Core(change))?;
+        if is_new { self.tell(Note::Core(pelton_core::Input::Swapped { consumer })) } else { Ok(()) }
     }
 
     async fn stop(&mut self, name: &str) -> anyhow::Result<()> {

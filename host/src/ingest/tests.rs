@@ -1,4 +1,4 @@
-//! Keys and ids from every source, what is unreadable and why, and the pointers against serde_json's own.
+//! Keys, ids and versions from every source, what is unreadable and why, and the pointers against serde_json's own.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -12,13 +12,25 @@ fn ingest(sections: &str) -> Ingest {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("x.toml");
     std::fs::write(&file, format!("component = \"x.wasm\"\n{sections}")).unwrap();
-    Ingest::new(&Manifest::load(Path::new(&file)).unwrap(), "ORDERS")
+    Ingest::new(&Manifest::load(Path::new(&file)).unwrap(), stream())
 }
 
+fn stream() -> Arc<StreamIdentity> {
+    Arc::new(StreamIdentity { name: "ORDERS".into(), created_ns: 5 })
+}
+
+/// With an ordering key, unless this is empty: then the subscription is shared.
 fn with(key: &str, id: &str, payload: &str) -> Ingest {
     let subscription =
         format!("[subscription]\nstream = \"ORDERS\"\nsubjects = [\"orders.>\"]\npayload = \"{payload}\"");
-    ingest(&format!("{subscription}\n[key]\n{key}\n[id]\n{id}\n"))
+    let key = if key.is_empty() { "mode = \"shared\"".to_owned() } else { format!("[key]\n{key}") };
+    ingest(&format!("{subscription}\n{key}\n[id]\n{id}\n"))
+}
+
+fn by_version(key: &str, id: &str, order: &str) -> Ingest {
+    ingest(&format!(
+        "[subscription]\nstream = \"ORDERS\"\nsubjects = [\"orders.>\"]\n[key]\n{key}\n[id]\n{id}\n[order]\nby = \"version\"\n{order}\n"
+    ))
 }
 
 fn hash(id: &str) -> IdHash {
@@ -41,7 +53,7 @@ fn keys_come_from_where_the_manifest_says() {
     let ok = |text: &str| Ok(Some(text.to_owned()));
     assert_eq!(key(&with("subject_token = 2", "", "bytes"), &[], ""), ok("alice"));
     assert_eq!(key(&with("header = \"Customer\"", "", "bytes"), &[("cusTomer", "bob")], ""), ok("bob"));
-    assert_eq!(key(&with("none = true", "", "bytes"), &[], "\u{1}"), Ok(None));
+    assert_eq!(key(&with("", "", "bytes"), &[], "\u{1}"), Ok(None));
     let pointer = with("json_pointer = \"/a/1/b~1c\"", "", "bytes");
     for (value, text) in [
         ("\"x\"", "x"),
@@ -97,7 +109,7 @@ fn ids_come_from_where_the_manifest_says_and_carry_a_mark() {
         ("header = \"event-id\"", &[("Nats-Msg-Id", "m-1"), ("Event-Id", "e-1")], "", "e-1"),
         ("json_pointer = \"/id\"", &[("Nats-Msg-Id", "m-1")], r#"{"id":42}"#, "42"),
     ] {
-        let (message, unreadable) = read(&with("none = true", id, "bytes"), headers, payload.as_bytes());
+        let (message, unreadable) = read(&with("", id, "bytes"), headers, payload.as_bytes());
         assert_eq!((message.id.as_ref(), unreadable), (expected, None));
         assert_eq!(message.mark, Some(hash(expected)));
     }
@@ -106,7 +118,7 @@ fn ids_come_from_where_the_manifest_says_and_carry_a_mark() {
 #[test]
 fn a_message_without_an_id_goes_by_its_sequence_unless_an_id_was_promised() {
     let sequence = |headers: &[(&str, &str)], id: &str, payload: &str| {
-        let (message, unreadable) = read(&with("none = true", id, "bytes"), headers, payload.as_bytes());
+        let (message, unreadable) = read(&with("", id, "bytes"), headers, payload.as_bytes());
         assert_eq!((message.id.as_ref(), message.mark), ("ORDERS:7", None));
         unreadable.map(String::from)
     };
@@ -139,7 +151,7 @@ fn payloads_that_were_promised_to_be_json_are_checked_whole() {
     ] {
         assert_eq!(read(&json, &[], bad).1.as_deref(), Some(reason));
     }
-    assert_eq!(read(&with("none = true", "", "bytes"), &[], b"\xff").1, None);
+    assert_eq!(read(&with("", "", "bytes"), &[], b"\xff").1, None);
 }
 
 #[test]
@@ -157,11 +169,85 @@ fn only_ids_that_need_a_mark_are_hashed() {
         hashed.set(hashed.get() + 1);
         hash(id)
     };
-    let ingest = with("none = true", "", "bytes");
+    let ingest = with("", "", "bytes");
     ingest.read("orders.a", Headers::new(), Bytes::new(), 1, 0, &count);
     assert_eq!(hashed.get(), 0);
     ingest.read("orders.a", vec![("Nats-Msg-Id".into(), "m".into())], Bytes::new(), 1, 0, &count);
     assert_eq!(hashed.get(), 1);
+}
+
+/// The version, or why there is none.
+fn version(ingest: &Ingest, headers: &[(&str, &str)], payload: &str) -> Result<Option<u64>, String> {
+    let (message, unreadable) = read(ingest, headers, payload.as_bytes());
+    unreadable.map_or_else(|| Ok(message.entity_version), |reason| Err(reason.into()))
+}
+
+const NO_NUMBER: &str = "which is not a whole number from 0 to 18446744073709551615";
+
+#[test]
+fn versions_come_from_where_the_manifest_says() {
+    let header = by_version("subject_token = 2", "", "header = \"Entity-Version\"");
+    let pointer = by_version("subject_token = 2", "", "json_pointer = \"/meta/0\"");
+    for (text, number) in [("0", 0), ("7", 7), ("007", 7), ("18446744073709551615", u64::MAX)] {
+        assert_eq!(version(&header, &[("entity-version", text)], ""), Ok(Some(number)));
+        assert_eq!(version(&pointer, &[], &format!(r#"{{"meta":["{text}"]}}"#)), Ok(Some(number)));
+    }
+    for (text, number) in [("0", 0), ("7", 7), ("18446744073709551615", u64::MAX)] {
+        assert_eq!(version(&pointer, &[], &format!(r#"{{"meta":[{text}]}}"#)), Ok(Some(number)));
+    }
+    assert_eq!(version(&with("subject_token = 2", "", "bytes"), &[("entity-version", "7")], ""), Ok(None));
+}
+
+#[test]
+fn a_message_without_a_version_says_what_was_there_instead() {
+    let header = by_version("subject_token = 2", "", "header = \"rev\"");
+    let pointer = by_version("subject_token = 2", "", "json_pointer = \"/rev\"");
+    assert_eq!(version(&header, &[], ""), Err("no version: there is no header \"rev\"".into()));
+    for (payload, reason) in [
+        ("{}", "no version: the payload has nothing at /rev"),
+        (r#"{"rev":null}"#, "no version: there is null at /rev"),
+        (r#"{"rev":{}}"#, "no version: there is an object at /rev"),
+        ("rev", "the payload is not JSON: expected value at line 1 column 1"),
+    ] {
+        assert_eq!(version(&pointer, &[], payload), Err(reason.into()), "{payload}");
+    }
+    for text in ["", "-1", "+1", "1.0", "1e3", "18446744073709551616", "x", " 1", "٣"] {
+        let flaw = format!("{text:?}, {NO_NUMBER}");
+        assert_eq!(version(&header, &[("rev", text)], ""), Err(format!("no version: header \"rev\" is {flaw}")));
+        let quoted = version(&pointer, &[], &serde_json::json!({ "rev": text }).to_string());
+        assert_eq!(quoted, Err(format!("no version: at /rev is {flaw}")));
+    }
+    for number in ["-1", "1.0", "1e3", "18446744073709551616", "true"] {
+        let found = version(&pointer, &[], &format!(r#"{{"rev":{number}}}"#));
+        assert_eq!(found, Err(format!("no version: at /rev is \"{number}\", {NO_NUMBER}")));
+    }
+    let long = version(&header, &[("rev", &"ä".repeat(40))], "");
+    assert_eq!(long, Err(format!("no version: header \"rev\" is \"{}\"…, {NO_NUMBER}", "ä".repeat(32))));
+}
+
+#[test]
+fn a_message_without_a_version_keeps_its_key_and_does_not_use_up_its_id() {
+    let ingest = by_version("subject_token = 2", "", "header = \"rev\"");
+    let (message, unreadable) = read(&ingest, &[("Nats-Msg-Id", "m-1"), ("rev", "first")], b"");
+    assert!(unreadable.is_some());
+    assert_eq!((message.key.as_deref(), message.id.as_ref(), message.mark), (Some("alice"), "ORDERS:7", None));
+    assert_eq!((message.entity_version, message.stream), (None, stream()));
+}
+
+#[test]
+fn key_id_and_version_are_found_in_one_payload_also_where_one_lies_in_another() {
+    let (key, id) = ("json_pointer = \"/a/key\"", "json_pointer = \"/a/b/id\"");
+    let ingest = by_version(key, id, "json_pointer = \"/a/b/rev\"");
+    let (message, unreadable) = read(&ingest, &[], br#"{"a":{"key":"k","b":{"id":"i","rev":3}},"z":[]}"#);
+    assert_eq!((unreadable, message.key.as_deref(), message.id.as_ref()), (None, Some("k"), "i"));
+    assert_eq!((message.entity_version, message.mark, message.stream), (Some(3), Some(hash("i")), stream()));
+    let same = by_version("json_pointer = \"/n\"", "json_pointer = \"/n\"", "json_pointer = \"/n\"");
+    let (message, unreadable) = read(&same, &[], br#"{"n":12}"#);
+    assert_eq!((unreadable, message.key.as_deref(), message.entity_version), (None, Some("12"), Some(12)));
+    let inside = by_version("json_pointer = \"/a\"", "", "json_pointer = \"/a/rev\"");
+    let (message, unreadable) = read(&inside, &[], br#"{"a":{"rev":9}}"#);
+    assert_eq!(unreadable.as_deref(), Some("no key: there is an object at /a"));
+    assert_eq!(message.entity_version, Some(9), "what could be told is told");
 }
 
 fn json() -> impl Strategy<Value = Value> {
@@ -198,11 +284,13 @@ proptest! {
         value in json(),
         key in "(/(a|b|0|1|2|01|a~1|~0|b~01|)){1,4}",
         id in "(/(a|b|0|1|2)){1,3}",
+        version in "(/(a|b|0|1)){1,4}",
     ) {
-        let pointers = [JsonPointer::parse(&key).unwrap(), JsonPointer::parse(&id).unwrap()];
-        let found = find(value.to_string().as_bytes(), Some(&pointers[0]), Some(&pointers[1])).unwrap();
+        let pointers = [&key, &id, &version].map(|text| JsonPointer::parse(text).unwrap());
+        let found = find(value.to_string().as_bytes(), pointers.each_ref().map(Some)).unwrap();
         prop_assert_eq!(found.key.text().ok(), expected(&value, &key));
         prop_assert_eq!(found.id.text().ok(), expected(&value, &id));
+        prop_assert_eq!(found.entity_version.text().ok(), expected(&value, &version));
     }
 
     #[test]

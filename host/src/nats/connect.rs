@@ -4,8 +4,12 @@
 //! reconnect, behind what its owner has meanwhile decided to send again. So each session is one client that never reconnects: when the TCP
 //! connection ends, or the client's task panics on a poison message, every subscription of the session ends and every call on it fails. One task
 //! per connection notices that and builds the next session.
+//!
+//! A silent peer is given up by the client three pings after its last byte, which is 15 s; a subscription, which is owed heartbeats,
+//! gives it up after 5 s and ends the session. A peer that takes the connection and says nothing has 5 s.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -138,8 +142,17 @@ pub(super) struct Session {
     pub(super) jetstream: jetstream::Context,
     /// Rises from session to session of the process; never 0.
     pub(super) number: u64,
-    /// Fires when the session is over.
+    /// Fires when the session is over. Whoever knows that nobody is there any more, though the client has not noticed yet, fires it.
     pub(super) ended: CancellationToken,
+    /// Whether it was of use.
+    useful: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Something was read on it: the next session, should this one end, is not delayed by what was before.
+    pub(super) fn was_of_use(&self) {
+        self.useful.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Sessions as they come.
@@ -161,6 +174,7 @@ impl Sessions {
 
 /// A supervised connection. Dropping it closes it.
 pub struct Connection {
+    settings: ConnectSettings,
     sessions: Sessions,
     status: watch::Receiver<ConnectionStatus>,
     cancel: CancellationToken,
@@ -170,13 +184,29 @@ pub struct Connection {
 impl Connection {
     /// Begins to connect, and goes on for ever: until `cancel` fires or the connection is closed. `purpose` names it in logs and on the server.
     #[must_use]
-    pub fn open(settings: ConnectSettings, purpose: &'static str, cancel: &CancellationToken) -> Self {
+    pub fn open(settings: ConnectSettings, purpose: &str, cancel: &CancellationToken) -> Self {
+        Self::begin(settings, purpose, Voice::Loud, cancel)
+    }
+
+    /// One more to the same place, as the same user, for something that must not share its fate with others. It closes with this one. Its troubles
+    /// are logged quietly: where the server is gone, this one says so.
+    pub(super) fn another(&self, purpose: &str) -> Self {
+        Self::begin(self.settings.clone(), purpose, Voice::Quiet, &self.cancel)
+    }
+
+    fn begin(settings: ConnectSettings, purpose: &str, voice: Voice, cancel: &CancellationToken) -> Self {
         let (status_sender, status) = watch::channel(ConnectionStatus::Connecting);
         let (session_sender, sessions) = watch::channel(None);
         let cancel = cancel.child_token();
-        let supervisor =
-            Supervisor { settings, purpose, cancel: cancel.clone(), status: status_sender, sessions: session_sender };
-        Self { sessions: Sessions(sessions), status, cancel, task: tokio::spawn(supervisor.run()) }
+        let supervisor = Supervisor {
+            settings: settings.clone(),
+            purpose: purpose.into(),
+            voice,
+            cancel: cancel.clone(),
+            status: status_sender,
+            sessions: session_sender,
+        };
+        Self { settings, sessions: Sessions(sessions), status, cancel, task: tokio::spawn(supervisor.run()) }
     }
 
     /// What it is doing, and every change of that.
@@ -208,9 +238,17 @@ impl Drop for Connection {
     }
 }
 
+/// How much a connection says about its troubles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Loud,
+    Quiet,
+}
+
 struct Supervisor {
     settings: ConnectSettings,
-    purpose: &'static str,
+    purpose: Arc<str>,
+    voice: Voice,
     cancel: CancellationToken,
     status: watch::Sender<ConnectionStatus>,
     sessions: watch::Sender<Option<Session>>,
@@ -228,15 +266,15 @@ impl Supervisor {
 
     async fn connect_for_ever(&self) {
         let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-        let mut complaints = Complaints { purpose: self.purpose, last: None };
+        let mut complaints = Complaints { purpose: Arc::clone(&self.purpose), voice: self.voice, last: None };
         loop {
             for url in &self.settings.urls {
                 let failure = match self.connect(url).await {
                     Ok((session, server)) => {
                         complaints.resolved(&server);
-                        let began = Instant::now();
+                        let (began, useful) = (Instant::now(), Arc::clone(&session.useful));
                         self.hold(session, &server).await;
-                        if began.elapsed() >= SOUND_AFTER {
+                        if began.elapsed() >= SOUND_AFTER || useful.load(Ordering::Relaxed) {
                             backoff.reset();
                         }
                         ConnectFailure::Ended { server }
@@ -263,14 +301,21 @@ impl Supervisor {
             _ => ConnectFailure::Unreachable { server: server.clone(), reason: error.to_string() },
         })?;
         let jetstream = jetstream::ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client.clone());
-        Ok((Session { client, jetstream, number: next_number(), ended: CancellationToken::new() }, server))
+        let session = Session {
+            client,
+            jetstream,
+            number: next_number(),
+            ended: CancellationToken::new(),
+            useful: Arc::default(),
+        };
+        Ok((session, server))
     }
 
     /// The library asks where to reconnect to; after the first time it is sent where nothing answers, fails its one permitted try, and ends.
     fn one_session_only(&self, options: ConnectOptions, address: ServerAddr) -> Result<ConnectOptions, ConnectFailure> {
         let nowhere = parse_nowhere()?;
         let was_connected = AtomicBool::new(false);
-        let purpose = self.purpose;
+        let purpose = Arc::clone(&self.purpose);
         Ok(options
             .name(format!("{} {purpose}", self.settings.name))
             .connection_timeout(CONNECT_TIMEOUT)
@@ -285,27 +330,28 @@ impl Supervisor {
                     if was_connected.swap(true, Ordering::Relaxed) { nowhere.clone() } else { address.clone() };
                 async move { Some(ReconnectToServer { addr: target, delay: Some(Duration::ZERO) }) }
             })
-            .event_callback(move |event| async move {
+            .event_callback(move |event| {
                 match event {
-                    Event::ServerError(error) => tracing::warn!(purpose, %error, "nats reports an error"),
+                    Event::ServerError(error) => tracing::warn!(%purpose, %error, "nats reports an error"),
                     Event::SlowConsumer(_) => {
-                        tracing::warn!(purpose, "the nats client dropped messages that were not taken in time")
+                        tracing::warn!(%purpose, "the nats client dropped messages that were not taken in time");
                     }
-                    Event::LameDuckMode => tracing::info!(purpose, "nats server is about to shut down"),
+                    Event::LameDuckMode => tracing::info!(%purpose, "nats server is about to shut down"),
                     _ => {}
                 }
+                std::future::ready(())
             }))
     }
 
     /// Shows the session to its users until it is over.
     async fn hold(&self, session: Session, server: &str) {
         let ended = session.ended.clone();
-        let _over = ended.drop_guard();
+        let _over = ended.clone().drop_guard();
         // Ends with the client's task, whatever ended that; no message ever arrives on it.
         let Ok(mut guard) = session.client.subscribe(session.client.new_inbox()).await else { return };
         self.sessions.send_replace(Some(session));
         self.status.send_replace(ConnectionStatus::Connected { server: server.to_owned() });
-        while guard.next().await.is_some() {}
+        ended.run_until_cancelled(async { while guard.next().await.is_some() {} }).await;
         self.sessions.send_replace(None);
     }
 }
@@ -343,7 +389,8 @@ fn without_user(url: &str) -> &str {
 
 /// Says each new reason once, and the same one again every 30 seconds.
 struct Complaints {
-    purpose: &'static str,
+    purpose: Arc<str>,
+    voice: Voice,
     last: Option<(ConnectFailure, Instant)>,
 }
 
@@ -351,13 +398,24 @@ impl Complaints {
     fn report(&mut self, failure: &ConnectFailure) {
         let again = self.last.as_ref().is_none_or(|(known, at)| known != failure || at.elapsed() >= COMPLAIN_EVERY);
         if again {
-            tracing::warn!(purpose = self.purpose, error = %failure, "no nats connection, trying again until there is one");
+            let purpose = &*self.purpose;
+            match self.voice {
+                Voice::Loud => {
+                    tracing::warn!(purpose, error = %failure, "no nats connection, trying again until there is one");
+                }
+                Voice::Quiet => {
+                    tracing::debug!(purpose, error = %failure, "no nats connection, trying again until there is one")
+                }
+            }
             self.last = Some((failure.clone(), Instant::now()));
         }
     }
 
     fn resolved(&mut self, server: &str) {
-        tracing::info!(purpose = self.purpose, server, "connected to nats");
+        match self.voice {
+            Voice::Loud => tracing::info!(purpose = &*self.purpose, server, "connected to nats"),
+            Voice::Quiet => tracing::debug!(purpose = &*self.purpose, server, "connected to nats"),
+        }
         self.last = None;
     }
 }

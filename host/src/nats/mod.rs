@@ -6,9 +6,11 @@
 
 mod ack_reply;
 mod backoff;
+mod base64;
 pub mod connect;
 pub mod publisher;
 pub mod server;
+mod stored;
 pub mod streams;
 pub mod subscription;
 

@@ -4,24 +4,32 @@
 //! and from then on every delivery is accounted for. Whatever could have swallowed one (a lost connection, a gap in the consumer's own count, a
 //! silent server, somebody else's hand on the consumer) ends the generation with [`Incoming::Lost`], and the host positions anew. So nothing has
 //! to be believed about the client library or the broker but that a delivery is what it says.
+//!
+//! Each subscription has a connection of its own. What breaks one, such as header bytes that the client library panics on, is met by one consumer
+//! only, which finds the message in the stream's store, hands it over as unreadable, and goes on behind it.
 
+mod by_hand;
 mod credit;
 mod durable;
 mod held;
+mod in_order;
+mod looking;
 pub(super) mod running;
+mod suspicion;
 mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pelton_core::batch::{Newest, StreamIdentity};
 use pelton_core::ids::ConsumerId;
 use pelton_core::message::Headers;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::connect::Connection;
+use super::connect::{ConnectFailure, Connection};
 use super::streams::{StreamError, StreamFacts};
 
 /// What a consumer reads.
@@ -63,6 +71,8 @@ pub struct Delivery {
     pub published_at_ms: u64,
     /// How many of the consumer's messages lay behind it in the stream when it was sent.
     pub pending: u64,
+    /// Why the client library can't read it, if so: it was taken from the stream's store, and headers may be missing or changed.
+    pub unreadable: Option<Box<str>>,
 }
 
 /// What a subscription reports, in the order in which it happened.
@@ -104,6 +114,13 @@ pub enum Incoming {
         generation: u64,
         /// Why.
         reason: LostReason,
+    },
+    /// There has been no connection for some time, for this reason; it goes on trying.
+    Offline {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// Why the last try failed.
+        failure: ConnectFailure,
     },
     /// It can't go on until somebody does something about it. It looks every few seconds, and reports `Lost` when it is worth positioning again.
     Failed {
@@ -184,6 +201,21 @@ pub enum SubscriptionError {
         /// In the server's words.
         reason: String,
     },
+    /// A subject of a work queue has one consumer, and it is another.
+    #[error(
+        "consumer {consumer}: stream {stream} is a work queue, in which each subject has one consumer, and {subject} is read by {}: give them subjects that don't overlap under [subscription], or, if the other one is not in use any more, remove it with `nats consumer rm {stream} {by}`",
+        known_as(by)
+    )]
+    Taken {
+        /// The consumer's name.
+        consumer: Box<str>,
+        /// The stream.
+        stream: Box<str>,
+        /// The first of our subjects that the other one reads as well.
+        subject: Box<str>,
+        /// The other one's name at the broker.
+        by: String,
+    },
     /// There is a durable consumer of our name that we can't use, and deleting it could delete messages.
     #[error(
         "consumer {consumer}: the durable consumer {durable} on stream {stream} exists with {difference}; deleting it could delete messages of an interest or work-queue stream, so that is left to you: `nats consumer rm {stream} {durable}`"
@@ -206,7 +238,7 @@ pub type IncomingSink = Arc<dyn Fn(Incoming) + Send + Sync>;
 /// What the host tells the subscription.
 #[derive(Debug)]
 enum Command {
-    Position { generation: u64, after: u64 },
+    Position { generation: u64, after: u64, newest: Option<(StreamIdentity, Newest)> },
     Pull { generation: u64, messages: u32 },
     Settle { floor: u64, sequences: Vec<u64> },
     Stop,
@@ -219,9 +251,9 @@ pub struct SubscriptionHandle {
 }
 
 impl SubscriptionHandle {
-    /// Begins a generation: everything up to `after` is settled. Answered by `Positioned` or `Failed`. Ends the generation before it, whose credit is void.
-    pub fn position(&self, generation: u64, after: u64) {
-        self.send(Command::Position { generation, after });
+    /// Begins a generation: everything up to `after` is settled, and `newest` is known of the stream from before. Answered by `Positioned` or `Failed`. Ends the generation before it, whose credit is void.
+    pub fn position(&self, generation: u64, after: u64, newest: Option<(StreamIdentity, Newest)>) {
+        self.send(Command::Position { generation, after, newest });
     }
 
     /// Gives credit for so many more messages. The first pull of a generation moves the durable consumer. Credit for another generation is ignored.
@@ -248,11 +280,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Starts the task. It does nothing until it is positioned.
+    /// Starts the task, with a connection of its own beside the one that is given. It does nothing until it is positioned.
     #[must_use]
     pub fn start(connection: &Connection, settings: SubscriptionSettings, sink: IncomingSink) -> Self {
         let (commands, receiver) = mpsc::unbounded_channel();
-        let task = task::Task::new(settings, connection.sessions(), receiver, sink);
+        let own = connection.another(&format!("consumer {}", settings.name));
+        let task = task::Task::new(settings, own, receiver, sink);
         Self { handle: SubscriptionHandle { commands }, task: tokio::spawn(task.run()) }
     }
 
@@ -270,7 +303,17 @@ impl Subscription {
     }
 }
 
+const DURABLE_PREFIX: &str = "pelton-";
+
 /// The durable consumer's name at the broker.
 fn durable_name(consumer: &str) -> String {
-    format!("pelton-{consumer}")
+    format!("{DURABLE_PREFIX}{consumer}")
+}
+
+/// Whose durable consumer it is, in words.
+fn known_as(durable: &str) -> String {
+    match durable.strip_prefix(DURABLE_PREFIX) {
+        Some(consumer) => format!("consumer {consumer} (the durable consumer {durable})"),
+        None => format!("the durable consumer {durable}, which is not of Pelton"),
+    }
 }

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pelton_core::batch::StreamIdentity;
 use pelton_core::effects::{Scope, Space};
 use pelton_core::grants::Grants;
 use pelton_core::ids::{ConsumerId, Version};
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, InstancePre};
 
 use super::attempt::{Attempt, Call, Identity, RunLimits};
+use super::cost;
 use super::ended;
 use super::generated::{ConsumerPre, exports};
 use super::sandbox::Sandbox;
@@ -70,6 +72,7 @@ impl Sandbox {
     /// [`LoadError`] says what is wrong with the component and what to do.
     pub fn load(&self, bytes: &[u8], terms: &LoadTerms) -> Result<Plugin, LoadError> {
         verify::check_bytes(bytes, self.settings.component_bytes_max)?;
+        cost::check(bytes)?;
         let component = Component::from_binary(&self.engine, bytes)
             .map_err(|error| LoadError::DoesNotCompile { problem: ended::chain(&error) })?;
         verify::check_imports(&self.engine, &component, !terms.grants.emit.is_empty(), terms.keyed_state)?;
@@ -104,15 +107,16 @@ impl Sandbox {
         };
         let _permit = self.gate.enter();
         let mut store = self.store(call);
-        let failed = |problem| LoadError::Trial { problem, limit_ms: TRIAL_TIMEOUT_MS };
         let instance = match pre.instantiate(&mut store) {
             Ok(instance) => instance,
             Err(error) => {
                 store.data_mut().finish_lines();
                 return Err(match ended::failure(&error, store.data()) {
-                    Ok(Failure::Limit { reason }) => LoadError::Limit { problem: reason.into() },
-                    Ok(failure) => failed(failure.reason()),
-                    Err(error) => failed(error.to_string()),
+                    Ok(Failure::Limit { reason }) => LoadError::TrialLimit { problem: reason.into() },
+                    Ok(Failure::Timeout { limit_ms }) => LoadError::TrialTimeout { limit_ms },
+                    Ok(failure) => LoadError::TrialTrap { reason: failure.reason() },
+                    // There is no store behind a trial.
+                    Err(error) => LoadError::TrialTrap { reason: error.to_string() },
                 });
             }
         };
@@ -125,7 +129,7 @@ impl Sandbox {
 
 /// A transaction over nothing, whose effects nobody keeps.
 fn trial_transaction(grants: Grants, limits: EffectLimits) -> Transaction {
-    let terms = Terms { grants, limits, mark_ttl_ms: 1, event_id_prefix: "trial:".into(), shared_state: true };
+    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name: "trial".into(), shared_state: true };
     let message = Message {
         id: "trial".into(),
         mark: None,
@@ -135,6 +139,8 @@ fn trial_transaction(grants: Grants, limits: EffectLimits) -> Transaction {
         payload: Bytes::new(),
         sequence: 0,
         published_at_ms: 0,
+        stream: Arc::new(StreamIdentity { name: "trial".into(), created_ns: 0 }),
+        entity_version: None,
     };
     Transaction::new(Arc::new(EmptyView), Arc::new(terms), ConsumerId(u32::MAX), Arc::new(message), 0)
 }

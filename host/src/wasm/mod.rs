@@ -10,6 +10,7 @@
 
 mod attempt;
 mod clock;
+mod cost;
 mod ended;
 mod engine;
 mod gate;

@@ -41,6 +41,52 @@ pub enum LoadError {
         /// In wasmtime's words.
         problem: String,
     },
+    /// One function is so large that compiling it would take very long.
+    #[error(
+        "function {function} of core module {module} has {bytes} bytes, more than the {max} that the host compiles; split it, or build with less inlining"
+    )]
+    HugeFunction {
+        /// Which core module of the component, from 0, in the order of the file.
+        module: usize,
+        /// Which of the functions that the module defines, from 0.
+        function: usize,
+        /// What it has.
+        bytes: usize,
+        /// What it may have.
+        max: usize,
+    },
+    /// One function is so tangled that compiling it would take very long, and very much memory.
+    #[error(
+        "function {function} of core module {module} is too tangled: its blocks times the values that live across them are {tangle}, more than the \
+         {max} that the host compiles; split it, or build with less inlining"
+    )]
+    TangledFunction {
+        /// Which core module of the component, from 0, in the order of the file.
+        module: usize,
+        /// Which of the functions that the module defines, from 0.
+        function: usize,
+        /// Blocks and branches, each times the parameters and locals of the function.
+        tangle: u64,
+        /// What that may be.
+        max: u64,
+    },
+    /// All functions together are so tangled that compiling them would take very long.
+    #[error(
+        "the component's functions are too tangled: their blocks times the values that live across them are more than the {max} that the host \
+         compiles; build it for release, with what is not used removed"
+    )]
+    Tangled {
+        /// What that may be, all core modules together.
+        max: u64,
+    },
+    /// So many functions that compiling them would take very long.
+    #[error(
+        "the component has more than {max} functions, which is what the host compiles; build it for release, with what is not used removed"
+    )]
+    TooManyFunctions {
+        /// What it may have, all core modules together.
+        max: usize,
+    },
     /// It doesn't export what a plug-in must.
     #[error(
         "the component is not a plug-in: {problem}; it has to export `{HANDLER}` of the world `pelton:consumer/consumer`, and exports {exports}"
@@ -75,24 +121,62 @@ pub enum LoadError {
         /// What to do.
         remedy: &'static str,
     },
-    /// It needs more memory to begin with than an attempt may have.
+    /// Its trial instance passes a limit other than time: it needs more memory to begin with than an attempt may have.
     #[error(
         "a fresh instance passes a limit of this consumer: {problem}; raise limits.memory_bytes, or link the plug-in with less initial memory"
     )]
-    Limit {
+    TrialLimit {
         /// The limit.
         problem: String,
     },
-    /// It can't be instantiated.
+    /// It traps while it is instantiated.
     #[error(
-        "a trial instance failed before any message: {problem}; whatever runs when the plug-in is instantiated must end well and within {limit_ms} ms"
+        "a trial instance failed before any message: {reason}; whatever runs when the plug-in is instantiated must end well"
     )]
-    Trial {
-        /// What happened.
-        problem: String,
+    TrialTrap {
+        /// What trapped, and where.
+        reason: String,
+    },
+    /// It doesn't end its instantiation.
+    #[error(
+        "a trial instance failed before any message: it ran past {limit_ms} ms; whatever runs when the plug-in is instantiated must end within that time"
+    )]
+    TrialTimeout {
         /// The time that a trial instance has, in milliseconds.
         limit_ms: u64,
     },
+}
+
+impl LoadError {
+    /// The stable word for this kind of refusal, in logs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::TooLarge { .. } => "too-large",
+            Self::Text => "text",
+            Self::NotWasm => "not-wasm",
+            Self::CoreModule => "core-module",
+            Self::DoesNotCompile { .. } => "does-not-compile",
+            Self::HugeFunction { .. } => "huge-function",
+            Self::TangledFunction { .. } => "tangled-function",
+            Self::Tangled { .. } => "tangled",
+            Self::TooManyFunctions { .. } => "too-many-functions",
+            Self::WrongWorld { .. } => "wrong-world",
+            Self::UnknownImport { .. } => "unknown-import",
+            Self::ImportMismatch { .. } => "import-mismatch",
+            Self::NotGranted { .. } => "not-granted",
+            Self::TrialLimit { .. } => "trial-limit",
+            Self::TrialTrap { .. } => "trial-trap",
+            Self::TrialTimeout { .. } => "trial-timeout",
+        }
+    }
+
+    /// Whether the same bytes may be accepted at another try: a trial instance may fail for want of time, on a machine that is busy.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::TrialTimeout { .. })
+    }
 }
 
 /// What every plug-in exports.

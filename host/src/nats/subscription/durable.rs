@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, Config, DeliverPolicy, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{ConsumerErrorKind, ConsumerResetErrorKind, Stream};
-use async_nats::jetstream::{self};
+use async_nats::jetstream::{self, ErrorCode};
+use futures_util::StreamExt as _;
 
 use super::held::AckMode;
 use super::{SubscriptionError, SubscriptionSettings, durable_name};
@@ -21,6 +22,9 @@ use crate::nats::streams::{Retention, StreamError, StreamFacts, lookup_error};
 
 /// With ack policy *all* nothing is ever delivered again but by a reset.
 const NO_REDELIVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A work queue has another consumer for some of the subjects.
+const TAKEN: [ErrorCode; 2] = [ErrorCode::CONSUMER_WQ_MULTIPLE_UNFILTERED, ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE];
 
 /// Why the durable consumer is not in position.
 #[derive(Debug)]
@@ -40,17 +44,8 @@ pub(super) async fn bring_to(
     seen: &StreamFacts,
     after: u64,
 ) -> Result<(), ArmError> {
-    let stream = session
-        .jetstream
-        .get_stream(&*settings.stream)
-        .await
-        .map_err(|error| stream_failed(settings, lookup_error(&settings.stream, &error)))?;
-    let facts = StreamFacts::from_info(stream.cached_info());
-    if facts.identity != seen.identity || facts.retention != seen.retention {
-        return Err(ArmError::StreamChanged);
-    }
-    ensure(&stream, settings, facts.retention).await?;
-    let first = match facts.retention {
+    let stream = prepare(session, settings, seen).await?;
+    let first = match seen.retention {
         Retention::Limits | Retention::Interest => after.saturating_add(1),
         Retention::WorkQueue => 1,
     };
@@ -62,6 +57,25 @@ pub(super) async fn bring_to(
             _ => ArmError::Unavailable(error.to_string()),
         }),
     }
+}
+
+/// Sees to it that there is a durable consumer, wherever it stands, provided that the stream is still the one that the host has seen.
+pub(super) async fn prepare(
+    session: &Session,
+    settings: &SubscriptionSettings,
+    seen: &StreamFacts,
+) -> Result<Stream, ArmError> {
+    let stream = session
+        .jetstream
+        .get_stream(&*settings.stream)
+        .await
+        .map_err(|error| stream_failed(settings, lookup_error(&settings.stream, &error)))?;
+    let facts = StreamFacts::from_info(stream.cached_info());
+    if facts.identity != seen.identity || facts.retention != seen.retention {
+        return Err(ArmError::StreamChanged);
+    }
+    ensure(&stream, settings, facts.retention).await?;
+    Ok(stream)
 }
 
 async fn ensure(stream: &Stream, settings: &SubscriptionSettings, retention: Retention) -> Result<(), ArmError> {
@@ -96,7 +110,48 @@ async fn ensure(stream: &Stream, settings: &SubscriptionSettings, retention: Ret
 
 /// Creates it, or updates one that is there.
 async fn create(stream: &Stream, settings: &SubscriptionSettings, wanted: pull::Config) -> Result<(), ArmError> {
-    stream.create_consumer(wanted).await.map(|_| ()).map_err(|error| consumer_error(settings, &error))
+    let Err(error) = stream.create_consumer(wanted).await else { return Ok(()) };
+    match error.kind() {
+        ConsumerErrorKind::JetStream(error) if TAKEN.contains(&error.error_code()) => {
+            Err(taken(stream, settings, &error).await)
+        }
+        _ => Err(consumer_error(settings, &error)),
+    }
+}
+
+/// Another consumer of the work queue reads some of our subjects: says which.
+async fn taken(stream: &Stream, settings: &SubscriptionSettings, error: &jetstream::Error) -> ArmError {
+    let own = durable_name(&settings.name);
+    let mut others = stream.consumers();
+    while let Some(other) = others.next().await {
+        let Ok(other) = other else { break };
+        let theirs = filters(&other.config);
+        let is_shared = |ours: &str| theirs.is_empty() || theirs.iter().any(|theirs| overlap(ours, theirs));
+        if other.name != own
+            && let Some(subject) = settings.subjects.iter().find(|ours| is_shared(ours))
+        {
+            return ArmError::Failed(SubscriptionError::Taken {
+                consumer: settings.name.clone(),
+                stream: settings.stream.clone(),
+                subject: subject.clone(),
+                by: other.name,
+            });
+        }
+    }
+    // It went away in the meantime, or can't be listed.
+    refused(settings, error.to_string())
+}
+
+/// Whether some subject matches both patterns.
+fn overlap(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
+            _ => return false,
+        }
+    }
 }
 
 fn wanted_config(settings: &SubscriptionSettings, retention: Retention) -> pull::Config {
@@ -177,7 +232,7 @@ fn consumer_error(settings: &SubscriptionSettings, error: &jetstream::stream::Co
 }
 
 fn refused_or_unavailable(settings: &SubscriptionSettings, error: &jetstream::Error) -> ArmError {
-    if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND {
+    if error.error_code() == ErrorCode::STREAM_NOT_FOUND {
         stream_failed(settings, missing(settings))
     } else if error.code() == 503 {
         // JetStream's own "not now": no leader, starting up.
@@ -194,4 +249,25 @@ fn refused(settings: &SubscriptionSettings, reason: String) -> ArmError {
         durable: durable_name(&settings.name),
         reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_overlap_if_a_subject_matches_both() {
+        for (one, other, expected) in [
+            ("a.b", "a.b", true),
+            ("a.*", "*.b", true),
+            ("a.>", "a.b.c", true),
+            ("a.*", "a.>", true),
+            (">", "x", true),
+            ("a.>", "a", false),
+            ("a.*", "a.b.c", false),
+            ("a.b", "a.c", false),
+        ] {
+            assert_eq!((overlap(one, other), overlap(other, one)), (expected, expected), "{one} {other}");
+        }
+    }
 }

@@ -5,19 +5,22 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, Subject};
+use async_nats::{Client, Message, Subject};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
-use pelton_core::message::Headers;
+use pelton_core::batch::StreamIdentity;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::credit::{Credit, Request};
 use super::held::{AckMode, Held};
+use super::looking::NS_PER_MS;
 use super::{Delivery, LostReason, SubscriptionSettings, durable_name};
 use crate::nats::ack_reply::AckReply;
 use crate::nats::connect::Session;
+use crate::nats::stored;
+use crate::nats::streams::StreamFacts;
 
 /// A pull request that got nothing is over after this time.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
@@ -25,6 +28,8 @@ const PULL_EXPIRES: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Two heartbeats missed, and a little.
 pub(in crate::nats) const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long the rest of an ended session may take to be read out of memory.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// Most messages that are taken at one time.
 const RUN_MAX: usize = 1_024;
 /// Payloads up to here are copied: a slice would keep the client's whole read buffer in memory for as long as the message is held.
@@ -52,9 +57,12 @@ pub(super) struct Running {
     credit: Credit,
     held: Held,
     mode: AckMode,
+    stream: StreamIdentity,
     /// Up to here everything was settled when the generation began.
     after: u64,
     last_consumer_sequence: u64,
+    /// The highest sequence that was read, and when the stream stored it, in nanoseconds since 1970-01-01 UTC.
+    newest: Option<(u64, u64)>,
     heard_at: Instant,
 }
 
@@ -74,10 +82,11 @@ impl Running {
     pub(super) async fn begin(
         session: Session,
         settings: &SubscriptionSettings,
-        mode: AckMode,
+        stream: &StreamFacts,
         generation: u64,
         after: u64,
     ) -> Result<Self, LostReason> {
+        let mode = AckMode::from(stream.retention);
         let inbox = session.client.new_inbox();
         let subscribed = session.client.subscribe(format!("{inbox}.*")).await;
         let subscriber = subscribed.map_err(|_| LostReason::Disconnected)?;
@@ -90,8 +99,10 @@ impl Running {
             credit: Credit::new(settings.pull_messages_max, settings.pull_bytes_max),
             held: Held::new(mode),
             mode,
+            stream: stream.identity.clone(),
             after,
             last_consumer_sequence: 0,
+            newest: None,
             heard_at: Instant::now(),
         })
     }
@@ -126,6 +137,21 @@ impl Running {
         sent.map_err(|_| LostReason::Disconnected)
     }
 
+    /// The highest sequence that was read, and when the stream stored it.
+    pub(super) fn newest(&self) -> Option<(u64, u64)> {
+        self.newest
+    }
+
+    /// Everything up to here came through the client in one piece, or need not come.
+    pub(super) fn came_to(&self) -> u64 {
+        let began = match self.mode {
+            AckMode::Floor => self.after,
+            // It begins with the oldest message that the stream still has, wherever the host is.
+            AckMode::Each => 0,
+        };
+        self.newest.map_or(began, |(sequence, _)| sequence.max(began))
+    }
+
     /// When the server has been silent for too long; none while it owes us nothing.
     pub(super) fn silent_at(&self) -> Option<Instant> {
         self.credit.is_waiting().then(|| self.heard_at + SILENCE_MAX)
@@ -145,9 +171,10 @@ impl Running {
         self.heard_at = Instant::now();
         let mut taken = Taken { deliveries: Vec::with_capacity(messages.len()), ..Taken::default() };
         for message in messages {
+            // The server's own statuses have nothing to reply to. A stored message may bear one that its publisher wrote.
             let outcome = match message.status {
-                Some(status) => self.hear_status(status.as_u16(), &message, &mut taken),
-                None => self.hear_delivery(message, &mut taken),
+                Some(status) if message.reply.is_none() => self.hear_status(status.as_u16(), &message, &mut taken),
+                _ => self.hear_delivery(message, &mut taken),
             };
             if let Err(reason) = outcome {
                 taken.lost = Some(reason);
@@ -168,6 +195,7 @@ impl Running {
             return Err(LostReason::Gap { expected, found: facts.consumer_sequence });
         }
         self.last_consumer_sequence = expected;
+        self.newest = self.newest.max(Some((facts.stream_sequence, facts.published_ns / NS_PER_MS)));
         self.credit.delivered();
         if facts.stream_sequence <= self.after {
             // It took a place that the host gave to another.
@@ -179,10 +207,11 @@ impl Running {
         taken.deliveries.push(Delivery {
             sequence: facts.stream_sequence,
             subject: subject.as_str().into(),
-            headers: headers.as_ref().map(core_headers).unwrap_or_default(),
+            headers: headers.as_ref().map(stored::sorted).unwrap_or_default(),
             payload: if payload.len() <= COPY_MAX { Bytes::copy_from_slice(&payload) } else { payload },
             published_at_ms: facts.published_ns / 1_000_000,
             pending: facts.pending,
+            unreadable: None,
         });
         Ok(())
     }
@@ -240,6 +269,29 @@ impl Running {
         Ok(())
     }
 
+    /// What the client had read before the connection ended.
+    pub(super) async fn take_the_rest(&mut self) -> Taken {
+        let mut rest = Taken::default();
+        // The client is gone and the rest is there: nothing of this waits, unless the client is not gone after all.
+        while let Ok(taken) = tokio::time::timeout(REST_MAX, self.take()).await {
+            rest.deliveries.extend(taken.deliveries);
+            if taken.lost.is_some() {
+                break;
+            }
+        }
+        rest
+    }
+
+    /// What it reads.
+    pub(super) fn stream(&self) -> &StreamIdentity {
+        &self.stream
+    }
+
+    /// The session, for whoever knows that it is over.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Leaves the inbox, so that the server drops what requests are open, and sees that everything is on its way.
     pub(super) async fn end(self) {
         let Self { session, messages, .. } = self;
@@ -255,16 +307,4 @@ async fn send(client: &Client, reply: Subject, body: Bytes) -> Result<(), LostRe
 
 fn header_number(message: &Message, name: &str) -> Option<u64> {
     message.headers.as_ref()?.get(name)?.as_str().parse().ok()
-}
-
-fn core_headers(headers: &HeaderMap) -> Headers {
-    let mut pairs: Headers = headers
-        .iter()
-        .flat_map(|(name, values)| {
-            let name: &str = name.as_ref();
-            values.iter().map(move |value| (name.into(), value.as_str().into()))
-        })
-        .collect();
-    pairs.sort_by(|a: &(Box<str>, Box<str>), b| a.0.cmp(&b.0));
-    pairs
 }

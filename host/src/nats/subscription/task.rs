@@ -1,27 +1,31 @@
 //! The subscription's task: a small state machine over the generations.
 //!
-//! Idle → (position) → looking at the stream → ready → (first pull) → running → (lost) → idle; and failed, which looks every few seconds.
+//! Idle → (position) → looking at the stream → ready → (first pull) → running → (lost) → idle; and failed, which looks every few seconds. Where
+//! something breaks the connection, (first pull) → by hand → running.
 //! Only looking and failed can be interrupted by the next position; moving the durable consumer is finished first, so that two moves never cross.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pelton_core::batch::{self, StreamIdentity};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
-use super::durable::{ArmError, bring_to};
-use super::held::AckMode;
+use super::by_hand::{ByHand, Step};
+use super::durable::{ArmError, bring_to, prepare};
+use super::looking::{Newest, find_sound_stream, find_stream};
 use super::running::{Running, Taken};
+use super::suspicion::Suspicion;
 use super::{Command, Incoming, IncomingSink, LostReason, SubscriptionError, SubscriptionSettings};
 use crate::nats::backoff::Backoff;
-use crate::nats::connect::{Session, Sessions};
-use crate::nats::streams::{StreamError, StreamFacts, stream_facts};
+use crate::nats::connect::{Connection, ConnectionStatus, Session};
+use crate::nats::streams::{Retention, StreamFacts};
 
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// How often a failed one looks whether it may work now.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long there may be no connection before that is reported.
+const OFFLINE_AFTER: Duration = Duration::from_secs(10);
 /// In-progress is reported this many times per `ack_wait`.
 const REPORTS_PER_ACK_WAIT: u32 = 3;
 const SHORTEST_REPORT_INTERVAL: Duration = Duration::from_millis(50);
@@ -42,10 +46,12 @@ enum Phase {
     Look {
         generation: u64,
         after: u64,
+        newest: Option<(StreamIdentity, batch::Newest)>,
     },
     /// To bring the durable consumer into position, with this first credit.
     Arm(Box<Ready>, u32),
     Ready(Box<Ready>),
+    ByHand(Box<ByHand>),
     Running(Box<Running>),
     Failed {
         generation: u64,
@@ -56,9 +62,12 @@ enum Phase {
 /// Owns one consumer's subscription.
 pub(super) struct Task {
     settings: Arc<SubscriptionSettings>,
-    sessions: Sessions,
+    /// Its own: what breaks it breaks nothing else.
+    connection: Connection,
     commands: UnboundedReceiver<Command>,
     sink: IncomingSink,
+    suspicion: Suspicion,
+    newest: Option<Newest>,
     /// Grows while positioning follows positioning without a word from the durable consumer in between.
     backoff: Backoff,
     positioned_before: bool,
@@ -67,12 +76,21 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         settings: SubscriptionSettings,
-        sessions: Sessions,
+        connection: Connection,
         commands: UnboundedReceiver<Command>,
         sink: IncomingSink,
     ) -> Self {
         let backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-        Self { settings: Arc::new(settings), sessions, commands, sink, backoff, positioned_before: false }
+        Self {
+            settings: Arc::new(settings),
+            connection,
+            commands,
+            sink,
+            suspicion: Suspicion::default(),
+            newest: None,
+            backoff,
+            positioned_before: false,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -80,9 +98,13 @@ impl Task {
         loop {
             phase = match phase {
                 Phase::Idle => self.wait_for_position().await,
-                Phase::Look { generation, after } => self.look(generation, after).await,
+                Phase::Look { generation, after, newest } => {
+                    self.recall(newest);
+                    self.look(generation, after).await
+                }
                 Phase::Ready(ready) => self.wait_for_pull(ready).await,
                 Phase::Arm(ready, messages) => self.arm(*ready, messages).await,
+                Phase::ByHand(by_hand) => self.read_by_hand(by_hand).await,
                 Phase::Running(running) => self.serve(*running).await,
                 Phase::Failed { generation } => self.look_again(generation).await,
                 Phase::Stopped => return,
@@ -103,7 +125,9 @@ impl Task {
         // The first time at once; then slower and slower, until the durable consumer is heard of.
         let delay =
             if std::mem::replace(&mut self.positioned_before, true) { self.backoff.delay() } else { Duration::ZERO };
-        let mut found = pin!(find_stream(self.settings.clone(), self.sessions.clone(), delay));
+        let (settings, sessions) = (self.settings.clone(), self.connection.sessions());
+        let mut found = pin!(find_stream(settings, sessions, self.newest.clone(), delay));
+        let mut offline_at = Some(Instant::now() + delay + OFFLINE_AFTER);
         loop {
             tokio::select! {
                 biased;
@@ -119,7 +143,18 @@ impl Task {
                     // The connection was closed for good: only the word to stop can still come.
                     None => Phase::Idle,
                 },
+                () = async { sleep_until(offline_at.unwrap_or_else(Instant::now)).await }, if offline_at.is_some() => {
+                    offline_at = None;
+                    self.report_offline();
+                }
             }
+        }
+    }
+
+    fn report_offline(&self) {
+        let status = self.connection.status().borrow().clone();
+        if let ConnectionStatus::Waiting(failure) = status {
+            self.report(Incoming::Offline { consumer: self.settings.consumer, failure });
         }
     }
 
@@ -142,17 +177,30 @@ impl Task {
 
     async fn arm(&mut self, ready: Ready, messages: u32) -> Phase {
         let Ready { generation, after, stream, session } = ready;
-        match bring_to(&session, &self.settings, &stream, after).await {
-            Ok(()) => {}
-            Err(ArmError::StreamChanged) => return self.lost(generation, LostReason::StreamChanged),
-            Err(ArmError::Unavailable(_)) if session.ended.is_cancelled() => {
-                return self.lost(generation, LostReason::Disconnected);
-            }
-            Err(ArmError::Unavailable(reason)) => return self.lost(generation, LostReason::Unavailable(reason)),
-            Err(ArmError::Failed(error)) => return self.failed(generation, error),
+        self.suspicion.of(&stream.identity);
+        if stream.retention != Retention::WorkQueue {
+            self.suspicion.passed(after);
         }
-        let mode = AckMode::from(stream.retention);
-        match Running::begin(session, &self.settings, mode, generation, after).await {
+        let Some(place) = self.suspicion.place().or(self.suspicion.last()) else {
+            return self.pump(Ready { generation, after, stream, session }, messages).await;
+        };
+        tracing::info!(consumer = %self.settings.name, stream = %self.settings.stream, after, near = place,
+            "the connection ended more than once behind the same message: reading on message by message");
+        if let Err(error) = prepare(&session, &self.settings, &stream).await {
+            return self.not_armed(generation, &session, error);
+        }
+        let mut by_hand = ByHand::begin(generation, after, stream, session, &self.settings);
+        by_hand.give_credit(messages);
+        Phase::ByHand(Box::new(by_hand))
+    }
+
+    /// Brings the durable consumer into position and listens to it.
+    async fn pump(&mut self, ready: Ready, messages: u32) -> Phase {
+        let Ready { generation, after, stream, session } = ready;
+        if let Err(error) = bring_to(&session, &self.settings, &stream, after).await {
+            return self.not_armed(generation, &session, error);
+        }
+        match Running::begin(session, &self.settings, &stream, generation, after).await {
             Ok(mut running) => {
                 running.give_credit(messages);
                 Phase::Running(Box::new(running))
@@ -161,23 +209,107 @@ impl Task {
         }
     }
 
+    fn not_armed(&self, generation: u64, session: &Session, error: ArmError) -> Phase {
+        match error {
+            ArmError::StreamChanged => self.lost(generation, LostReason::StreamChanged),
+            ArmError::Unavailable(_) if session.ended.is_cancelled() => self.lost(generation, LostReason::Disconnected),
+            ArmError::Unavailable(reason) => self.lost(generation, LostReason::Unavailable(reason)),
+            ArmError::Failed(error) => self.failed(generation, error),
+        }
+    }
+
+    async fn read_by_hand(&mut self, mut by_hand: Box<ByHand>) -> Phase {
+        let settings = Arc::clone(&self.settings);
+        loop {
+            if let Some(after) = by_hand.durable_after(&self.suspicion) {
+                tracing::info!(consumer = %settings.name, stream = %settings.stream, after, "going on with the durable consumer");
+                self.suspicion.cleared();
+                self.remember(&by_hand.stream, by_hand.newest());
+                let credit = by_hand.credit();
+                let ByHand { generation, stream, session, .. } = *by_hand;
+                return self.pump(Ready { generation, after, stream, session }, credit).await;
+            }
+            let ended = by_hand.session.ended.clone();
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(Command::Pull { generation, messages }) if generation == by_hand.generation => by_hand.give_credit(messages),
+                    Some(Command::Settle { floor, sequences }) => by_hand.settle(floor, &sequences, &mut self.suspicion),
+                    command => if let Some(phase) = interrupt(command) {
+                        self.remember(&by_hand.stream, by_hand.newest());
+                        return phase;
+                    },
+                },
+                () = ended.cancelled() => {
+                    self.remember(&by_hand.stream, by_hand.newest());
+                    return self.lost(by_hand.generation, LostReason::Disconnected);
+                }
+                step = by_hand.step(&settings, &mut self.suspicion) => match step {
+                    Step::Delivery(delivery) => {
+                        self.backoff.reset();
+                        by_hand.session.was_of_use();
+                        let (consumer, generation) = (settings.consumer, by_hand.generation);
+                        self.report(Incoming::Delivered { consumer, generation, deliveries: vec![delivery] });
+                    }
+                    Step::Changed => {}
+                    Step::Trouble(trouble) => {
+                        self.remember(&by_hand.stream, by_hand.newest());
+                        return self.lost(by_hand.generation, LostReason::Unavailable(trouble));
+                    }
+                },
+            }
+        }
+    }
+
+    /// What was read before a restart is compared with as well.
+    fn recall(&mut self, newest: Option<(StreamIdentity, batch::Newest)>) {
+        if let Some((stream, newest)) = newest {
+            Newest::remember(&mut self.newest, &stream, Some((newest.sequence, newest.published_at_ms)));
+        }
+    }
+
+    /// What a later look at the stream is compared with.
+    fn remember(&mut self, stream: &StreamFacts, newest: Option<(u64, u64)>) {
+        Newest::remember(&mut self.newest, &stream.identity, newest);
+    }
+
     async fn serve(&mut self, mut running: Running) -> Phase {
         let mut in_progress = self.in_progress_interval();
         let mut commands = Vec::new();
-        loop {
+        let outcome = loop {
             match self.step(&mut running, &mut in_progress, &mut commands).await {
                 Ok(None) => {}
-                Ok(Some(phase)) => {
-                    running.end().await;
-                    return phase;
-                }
-                Err(reason) => {
-                    let phase = self.lost(running.generation, reason);
-                    running.end().await;
-                    return phase;
-                }
+                Ok(Some(phase)) => break Ok(phase),
+                Err(reason) => break Err(reason),
             }
+        };
+        let phase = match outcome {
+            Ok(phase) => phase,
+            Err(reason) => self.broke(&mut running, reason).await,
+        };
+        let identity = running.stream().clone();
+        Newest::remember(&mut self.newest, &identity, running.newest());
+        running.end().await;
+        phase
+    }
+
+    /// The generation came to its end by itself.
+    async fn broke(&mut self, running: &mut Running, reason: LostReason) -> Phase {
+        match reason {
+            LostReason::Disconnected => {
+                // What broke the connection, if it was a message, is the one behind the last that the client had read.
+                let Taken { deliveries, .. } = running.take_the_rest().await;
+                if !deliveries.is_empty() {
+                    let (consumer, generation) = (self.settings.consumer, running.generation);
+                    self.report(Incoming::Delivered { consumer, generation, deliveries });
+                }
+                self.suspicion.broke_behind(running.came_to());
+            }
+            // Nobody is there, and the client would find out later.
+            LostReason::Silent(_) => running.session().ended.cancel(),
+            _ => {}
         }
+        self.lost(running.generation, reason)
     }
 
     /// Does one thing. A phase: the generation was ended by a command.
@@ -191,6 +323,8 @@ impl Task {
         let silent_at = running.silent_at();
         tokio::select! {
             biased;
+            // First, because under load there is always something to do of the others.
+            _ = in_progress.tick() => running.report_in_progress().await?,
             count = self.commands.recv_many(commands, COMMANDS_MAX) => {
                 if count == 0 {
                     return Ok(Some(Phase::Stopped));
@@ -198,7 +332,6 @@ impl Task {
                 return obey(running, commands).await;
             }
             taken = running.take() => self.pass_on(running, taken).await?,
-            _ = in_progress.tick() => running.report_in_progress().await?,
             () = async { sleep_until(silent_at.unwrap_or_else(tokio::time::Instant::now)).await }, if silent_at.is_some() => {
                 return Err(LostReason::Silent(Running::silence_max_ms()));
             }
@@ -210,6 +343,7 @@ impl Task {
         let generation = running.generation;
         let consumer = self.settings.consumer;
         if !taken.deliveries.is_empty() {
+            running.session().was_of_use();
             self.report(Incoming::Delivered { consumer, generation, deliveries: taken.deliveries });
         }
         if let Some(reason) = taken.lost {
@@ -230,7 +364,7 @@ impl Task {
     }
 
     async fn look_again(&mut self, generation: u64) -> Phase {
-        let mut found = pin!(find_sound_stream(self.settings.clone(), self.sessions.clone()));
+        let mut found = pin!(find_sound_stream(self.settings.clone(), self.connection.sessions()));
         loop {
             tokio::select! {
                 biased;
@@ -265,7 +399,7 @@ impl Task {
 fn interrupt(command: Option<Command>) -> Option<Phase> {
     match command {
         None | Some(Command::Stop) => Some(Phase::Stopped),
-        Some(Command::Position { generation, after }) => Some(Phase::Look { generation, after }),
+        Some(Command::Position { generation, after, newest }) => Some(Phase::Look { generation, after, newest }),
         // The credit of a generation that is over is void, and what was settled is in the floor of the next position.
         Some(Command::Pull { .. } | Command::Settle { .. }) => None,
     }
@@ -278,40 +412,11 @@ async fn obey(running: &mut Running, commands: &mut Vec<Command>) -> Result<Opti
             Command::Pull { generation, messages } if generation == running.generation => running.give_credit(messages),
             Command::Settle { floor, sequences } if next.is_none() => running.settle(floor, &sequences).await?,
             Command::Stop => next = Some(Phase::Stopped),
-            Command::Position { generation, after } => next = Some(Phase::Look { generation, after }),
+            Command::Position { generation, after, newest } => {
+                next = Some(Phase::Look { generation, after, newest });
+            }
             Command::Pull { .. } | Command::Settle { .. } => {}
         }
     }
     Ok(next)
-}
-
-/// The stream as it is, asked until there is an answer. None: the connection was closed for good.
-async fn find_stream(
-    settings: Arc<SubscriptionSettings>,
-    mut sessions: Sessions,
-    delay: Duration,
-) -> Option<(Session, Result<StreamFacts, StreamError>)> {
-    let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-    sleep(delay).await;
-    loop {
-        let session = sessions.live().await?;
-        match stream_facts(&session.jetstream, &settings.stream).await {
-            Err(StreamError::Unavailable { reason, .. }) => {
-                tracing::info!(consumer = %settings.name, stream = %settings.stream, %reason, "stream can't be looked up, trying again");
-                sleep(backoff.delay()).await;
-            }
-            found => return Some((session, found)),
-        }
-    }
-}
-
-/// Waits until the stream is there. False: the connection was closed for good.
-async fn find_sound_stream(settings: Arc<SubscriptionSettings>, sessions: Sessions) -> bool {
-    loop {
-        match find_stream(settings.clone(), sessions.clone(), LOOK_EVERY).await {
-            Some((_, Ok(_))) => return true,
-            Some((_, Err(_))) => {}
-            None => return false,
-        }
-    }
 }

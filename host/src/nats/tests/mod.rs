@@ -2,9 +2,15 @@
 
 mod connecting;
 mod embedded;
+mod follower;
+mod poison;
+mod proxy;
 mod publishing;
+mod queues;
 mod reading;
 mod retentions;
+mod setbacks;
+mod silence;
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -50,7 +56,7 @@ pub(super) struct TestServer {
     child: Option<Child>,
     pub(super) port: u16,
     extra: Vec<String>,
-    directory: TempDir,
+    pub(super) directory: TempDir,
 }
 
 impl TestServer {
@@ -172,7 +178,7 @@ impl Reader {
     }
 
     pub(super) async fn position(&mut self, generation: u64, after: u64) -> StreamFacts {
-        self.handle.position(generation, after);
+        self.handle.position(generation, after, None);
         match self.next().await {
             Incoming::Positioned { generation: told, stream, .. } if told == generation => stream,
             other => panic!("not positioned: {other:?}"),

@@ -5,15 +5,15 @@ use pelton_core::ids::RowId;
 
 use super::*;
 
-struct Writer {
-    publisher: Publisher,
+pub(super) struct Writer {
+    pub(super) publisher: Publisher,
     handle: PublisherHandle,
-    reports: UnboundedReceiver<PublishReport>,
-    session: u64,
+    pub(super) reports: UnboundedReceiver<PublishReport>,
+    pub(super) session: u64,
 }
 
 impl Writer {
-    async fn start(connection: &Connection) -> Self {
+    pub(super) async fn start(connection: &Connection) -> Self {
         let (sender, reports) = unbounded_channel();
         let publisher = Publisher::start(connection, Arc::new(move |report| sender.send(report).unwrap_or(())));
         let mut writer = Self { handle: publisher.handle(), publisher, reports, session: 0 };
@@ -21,18 +21,18 @@ impl Writer {
         writer
     }
 
-    async fn connected(&mut self) {
+    pub(super) async fn connected(&mut self) {
         match soon("a report", self.reports.recv()).await {
             Some(PublishReport::Connected { session }) => self.session = session,
             other => panic!("not connected: {other:?}"),
         }
     }
 
-    fn publish(&self, row: u64, event: &Event) {
+    pub(super) fn publish(&self, row: u64, event: &Event) {
         self.handle.publish(self.session, RowId(row), event);
     }
 
-    async fn results(&mut self, count: usize) -> Vec<PublishResult> {
+    pub(super) async fn results(&mut self, count: usize) -> Vec<PublishResult> {
         let mut results = Vec::new();
         while results.len() < count {
             match soon("results", self.reports.recv()).await {
@@ -43,12 +43,24 @@ impl Writer {
         results
     }
 
-    async fn result(&mut self) -> PublishResult {
+    /// Publishes until it is acknowledged.
+    pub(super) async fn insist(&mut self, row: u64, event: &Event) {
+        self.publish(row, event);
+        loop {
+            match self.reports.recv().await.expect("the publisher's task is gone") {
+                PublishReport::Connected { session } => self.session = session,
+                PublishReport::Results(results) if results == [PublishResult::Acked(RowId(row))] => return,
+                PublishReport::Results(_) => self.publish(row, event),
+            }
+        }
+    }
+
+    pub(super) async fn result(&mut self) -> PublishResult {
         self.results(1).await.remove(0)
     }
 }
 
-fn event(id: &str, subject: &str) -> Event {
+pub(super) fn event(id: &str, subject: &str) -> Event {
     Event {
         id: id.into(),
         subject: subject.into(),

@@ -197,7 +197,7 @@ async fn a_missing_stream_fails_with_the_way_out_and_is_found_when_it_is_back() 
     let jetstream = server.jetstream().await;
     let connection = server.open().await;
     let mut reader = Reader::start(&connection, reader_settings());
-    reader.handle.position(1, 0);
+    reader.handle.position(1, 0, None);
     let Incoming::Failed { error, .. } = reader.next().await else { panic!("not failed") };
     assert!(error.to_string().contains("stream S doesn't exist: create it, or declare it"), "{error}");
     make_stream(&jetstream, RetentionPolicy::Limits).await;
@@ -228,43 +228,4 @@ async fn a_stream_made_anew_after_it_was_reported_is_not_touched() {
     reader.handle.pull(1, 10);
     assert_eq!(reader.lost().await, LostReason::StreamChanged);
     reader.subscription.stop().await;
-}
-
-#[tokio::test]
-async fn a_poison_message_ends_sessions_and_nothing_else() {
-    let server = TestServer::start();
-    let jetstream = server.jetstream().await;
-    make_stream(&jetstream, RetentionPolicy::Limits).await;
-    fill(&jetstream, 1..=2).await;
-    // A lone carriage return in a header value: the client library panics when it reads that.
-    publish_raw(server.port, b"NATS/1.0\r\nx: a\rb\r\n\r\n", b"poison");
-    let connection = server.open().await;
-    let mut reader = Reader::start(&connection, reader_settings());
-    for generation in 1..=3 {
-        reader.position(generation, 2).await;
-        reader.handle.pull(generation, 10);
-        assert_eq!(reader.lost().await, LostReason::Disconnected);
-    }
-    jetstream.get_stream("S").await.unwrap().delete_message(3).await.unwrap();
-    fill(&jetstream, 4..=4).await;
-    reader.position(4, 2).await;
-    reader.handle.pull(4, 10);
-    assert_eq!(reader.sequences(4, 1).await, [4]);
-    reader.subscription.stop().await;
-}
-
-fn publish_raw(port: u16, header: &[u8], payload: &[u8]) {
-    use std::io::{Read, Write};
-    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    let mut text = b"CONNECT {\"verbose\":false,\"headers\":true}\r\n".to_vec();
-    text.extend(format!("HPUB s.poison {} {}\r\n", header.len(), header.len() + payload.len()).bytes());
-    text.extend([header, payload, b"\r\nPING\r\n"].concat());
-    socket.write_all(&text).unwrap();
-    let mut seen = Vec::new();
-    while !seen.windows(4).any(|window| window == b"PONG") {
-        let mut buffer = [0; 1024];
-        let count = socket.read(&mut buffer).unwrap();
-        assert!(count > 0, "the server hung up: {}", String::from_utf8_lossy(&seen));
-        seen.extend(&buffer[..count]);
-    }
 }

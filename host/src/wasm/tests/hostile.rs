@@ -136,18 +136,3 @@ fn more_attempts_at_once_than_instances_wait_for_their_turn() {
         }
     });
 }
-
-#[test]
-fn good_plugins_are_unaffected_by_hostile_ones_beside_them() {
-    let setup = Setup::default();
-    let good = setup.load(&guest::counter()).unwrap();
-    let grow = repeat(None, "(if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable))");
-    let hostile = [handler("", &repeat(None, "")), handler("", "unreachable"), handler("", &grow)];
-    let hostile = hostile.map(|component| setup.load(&component).unwrap());
-    std::thread::scope(|scope| {
-        for plugin in &hostile {
-            scope.spawn(|| (0..5).for_each(|_| assert!(hurried().attempt_of(plugin).unwrap().is_err())));
-        }
-        (0..200).for_each(|_| assert!(Setup::default().attempt_of(&good).unwrap().is_ok()));
-    });
-}

@@ -47,7 +47,7 @@ fn a_flipped_byte_never_panics_the_host() {
 }
 
 #[test]
-fn an_invalid_body_and_a_huge_function_do_not_compile() {
+fn an_invalid_body_and_too_many_locals_do_not_compile() {
     let core = "(core module (func (result i32) (i64.const 0)))";
     let invalid = wat::parse_str(format!("(component {core})"));
     says(&load(&invalid.unwrap()), &["can't be compiled", "type mismatch"]);
@@ -133,14 +133,67 @@ fn extra_exports_are_tolerated() {
 
 #[test]
 fn a_start_function_that_traps_is_refused() {
-    let component = guest::guest("", "(func $start unreachable) (start $start)", "", "");
-    says(&load(&component), &["trial instance failed", "unreachable"]);
+    let recursion = "(func $r (result i32) (i32.add (call $r) (i32.const 1))) (func $start (drop (call $r)))";
+    let exit = r#"(import "wasi:cli/exit@0.2.6" "exit" (func $exit (param i32)))"#;
+    for (imports, start, words) in [
+        ("", "(func $start unreachable)", "unreachable"),
+        ("", recursion, "stack"),
+        (exit, "(func $start (call $exit (i32.const 0)))", "exited with status 0"),
+    ] {
+        let error = load(&guest::guest(imports, &format!("{start} (start $start)"), "", ""));
+        says(&error, &["trial instance failed", words]);
+        assert_eq!((error.kind(), error.may_pass()), ("trial-trap", false), "{error}");
+    }
 }
 
 #[test]
 fn a_start_function_that_never_ends_is_refused() {
     let component = guest::guest("", "(func $start (loop $l (br $l))) (start $start)", "", "");
-    says(&load(&component), &["trial instance failed", "5000 ms"]);
+    let error = load(&component);
+    says(&error, &["trial instance failed", "5000 ms"]);
+    assert_eq!(error, LoadError::TrialTimeout { limit_ms: 5_000 });
+    assert!(error.may_pass(), "a busy machine may be the reason");
+}
+
+#[test]
+fn a_start_function_that_passes_a_limit_is_refused() {
+    let grow = "(func $start (loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable)";
+    let table = "(table $t 1 funcref)
+        (func $start (if (i32.eq (table.grow $t (ref.null func) (i32.const 1000000)) (i32.const -1)) (then unreachable)))";
+    for (start, words) in [(grow, "limits.memory_bytes = 16777216"), (table, "20000 elements")] {
+        let error = load(&guest::guest("", &format!("{start} (start $start)"), "", ""));
+        says(&error, &[words]);
+        assert_eq!((error.kind(), error.may_pass()), ("trial-limit", false), "{error}");
+    }
+}
+
+#[test]
+fn random_bytes_never_load_whatever_they_begin_with() {
+    let mut state = 7_u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let component = b"\0asm\x0d\0\x01\0";
+    for length in [1, 8, 100, 1_000, 100_000] {
+        let bytes: Vec<u8> = (0..length).map(|_| random()).collect();
+        let error = Setup::default().load(&bytes).expect_err("is refused");
+        assert!(matches!(error, LoadError::NotWasm | LoadError::Text), "{error:?}");
+        let error = Setup::default().load(&[&component[..], &bytes].concat()).expect_err("is refused");
+        assert!(matches!(error, LoadError::DoesNotCompile { .. }), "{length}: {error:?}");
+    }
+    still_serves();
+}
+
+#[test]
+fn a_component_cut_anywhere_never_loads() {
+    let good = guest::counter();
+    for at in (8..good.len()).step_by(97) {
+        let error = Setup::default().load(&good[..at]).expect_err("is refused");
+        // Between two sections what is left is a component, only not a whole one.
+        assert!(matches!(error, LoadError::DoesNotCompile { .. } | LoadError::WrongWorld { .. }), "{at}: {error:?}");
+    }
+    still_serves();
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! After every case the same sandbox must still serve: [`Setup::run`] sees to that.
 
 mod calls;
+mod cast;
+mod cost;
+mod crowd;
 mod guest;
 mod hostile;
 mod load;
@@ -14,6 +17,7 @@ use std::ops::Bound;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
+use pelton_core::batch::StreamIdentity;
 use pelton_core::effects::{Scope, Space, WriteSet};
 use pelton_core::grants::Grants;
 use pelton_core::ids::ConsumerId;
@@ -27,10 +31,12 @@ static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
     Sandbox::new(&settings).unwrap()
 });
 
-/// A view held in a map, or one whose store is broken.
+/// A view held in a map, one with so many entries that they are made as they are read, or one whose store is broken.
 #[derive(Default)]
 struct MapView {
     entries: BTreeMap<Box<str>, Bytes>,
+    /// Entries "000000", "000001", … behind those of the map.
+    numbered: usize,
     broken: bool,
 }
 
@@ -55,19 +61,46 @@ impl StateView for MapView {
         _: u64,
     ) -> Result<Vec<(Box<str>, Bytes)>, ReadError> {
         self.check()?;
-        let inside = |key: &str| match from {
-            Bound::Excluded(after) => key > after,
-            Bound::Included(first) => key >= first,
-            Bound::Unbounded => true,
-        };
-        let entries = self.entries.iter().filter(|(key, _)| key.starts_with(prefix) && inside(key));
+        if self.numbered > 0 {
+            let first = match from {
+                Bound::Excluded(after) => after.parse::<usize>().unwrap() + 1,
+                Bound::Included(first) => first.parse().unwrap(),
+                Bound::Unbounded => 0,
+            };
+            let numbers = first..self.numbered.min(first + limit);
+            return Ok(numbers.map(|n| (format!("{n:06}").into(), Bytes::from_static(b"12345678"))).collect());
+        }
+        let entries = self.entries.range::<str, _>((from, Bound::Unbounded)).filter(|(key, _)| key.starts_with(prefix));
         Ok(entries.take(limit).map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+}
+
+/// What the pool of a sandbox has given out.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct InUse {
+    instances: u64,
+    memories: usize,
+    tables: usize,
+}
+
+impl Sandbox {
+    fn in_use(&self) -> InUse {
+        let metrics = self.engine.pooling_allocator_metrics().unwrap();
+        let instances = metrics.core_instances() + metrics.component_instances();
+        InUse { instances, memories: metrics.memories(), tables: metrics.tables() }
+    }
+
+    /// What the pool keeps in memory of slots that nobody uses, in bytes.
+    fn kept_bytes(&self) -> usize {
+        let metrics = self.engine.pooling_allocator_metrics().unwrap();
+        metrics.unused_memory_bytes_resident() + metrics.unused_table_bytes_resident()
     }
 }
 
 /// What an attempt of a test runs with.
 struct Setup {
     entries: Vec<(String, Vec<u8>)>,
+    numbered: usize,
     broken: bool,
     payload: &'static [u8],
     effects: EffectLimits,
@@ -82,6 +115,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             entries: Vec::new(),
+            numbered: 0,
             broken: false,
             payload: b"payload",
             effects: EffectLimits::default(),
@@ -105,20 +139,24 @@ impl Setup {
 
     fn transaction(&self) -> Transaction {
         let entries = self.entries.iter().map(|(k, v)| (Box::from(k.as_str()), Bytes::from(v.clone()))).collect();
-        let view = MapView { entries, broken: self.broken };
+        let view = MapView { entries, numbered: self.numbered, broken: self.broken };
         let terms = Terms {
             grants: grants(),
             limits: self.effects,
             mark_ttl_ms: 1_000,
-            event_id_prefix: "tester:S:".into(),
+            consumer_name: "tester".into(),
             shared_state: false,
         };
         Transaction::new(Arc::new(view), Arc::new(terms), ConsumerId(1), message(self.payload), 1_700_000_000_123)
     }
 
     fn attempt_of(&self, plugin: &Plugin) -> Result<Result<WriteSet, Failure>, ReadError> {
+        self.attempt_in(&SANDBOX, plugin)
+    }
+
+    fn attempt_in(&self, sandbox: &Sandbox, plugin: &Plugin) -> Result<Result<WriteSet, Failure>, ReadError> {
         let limits = RunLimits::new(self.timeout_ms, self.memory_bytes, &self.effects);
-        SANDBOX.run(plugin, &limits, &self.identity(), self.transaction(), self.attempt, self.seed)
+        sandbox.run(plugin, &limits, &self.identity(), self.transaction(), self.attempt, self.seed)
     }
 
     /// Loads, runs, and checks that the sandbox still serves another plug-in.
@@ -167,6 +205,8 @@ fn message(payload: &'static [u8]) -> Arc<Message> {
         payload: Bytes::from_static(payload),
         sequence: 7,
         published_at_ms: 1_699_999_999_000,
+        stream: Arc::new(StreamIdentity { name: "S".into(), created_ns: 1 }),
+        entity_version: None,
     })
 }
 

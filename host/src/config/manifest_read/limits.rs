@@ -1,0 +1,39 @@
+//! `[limits]`: of one attempt, and of what the consumer holds.
+
+use pelton_core::policy::{Policy, ReleasePolicy};
+use pelton_core::transaction::EffectLimits;
+
+use crate::config::manifest::RunLimits;
+use crate::config::reader::Section;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+pub(super) fn limits(mut section: Section<'_, '_>, policy: Policy) -> (Policy, EffectLimits, RunLimits) {
+    let (run, effects) = (RunLimits::default(), EffectLimits::default());
+    let run = RunLimits {
+        timeout_ms: section.number_or("timeout_ms", run.timeout_ms, 1..=600_000, "milliseconds").value,
+        memory_bytes: section.size_or("memory_bytes", run.memory_bytes, MIB..=GIB, "bytes"),
+    };
+    let rows_max = section.number_or("parked_rows_max", policy.release.rows_max, 1..=100_000_000, "messages").value;
+    let mut size = |name, default, range, unit| section.size_or(name, default, range, unit);
+    let policy = Policy {
+        messages_held_max: size("messages_held_max", policy.messages_held_max, 1..=1_000_000, "messages"),
+        bytes_held_max: size("bytes_held_max", policy.bytes_held_max, 64 << 10..=16 * GIB, "bytes"),
+        outbox_rows_max: size("outbox_rows_max", policy.outbox_rows_max, 1..=10_000_000, "events"),
+        release: ReleasePolicy { rows_max, ..policy.release },
+        ..policy
+    };
+    let effects = EffectLimits {
+        state_key_bytes_max: size("state_key_bytes_max", effects.state_key_bytes_max, 1..=4_096, "bytes"),
+        state_value_bytes_max: size("state_value_bytes_max", effects.state_value_bytes_max, 0..=64 * MIB, "bytes"),
+        writes_max: size("writes_max", effects.writes_max, 0..=1_000_000, "writes"),
+        write_bytes_max: size("write_bytes_max", effects.write_bytes_max, 0..=256 * MIB, "bytes"),
+        reads_max: size("reads_max", effects.reads_max, 0..=10_000_000, "entries"),
+        events_max: size("events_max", effects.events_max, 0..=100_000, "events"),
+        event_bytes_max: size("event_bytes_max", effects.event_bytes_max, 0..=64 * MIB, "bytes"),
+        event_header_bytes_max: size("event_header_bytes_max", effects.event_header_bytes_max, 0..=MIB, "bytes"),
+    };
+    section.finish();
+    (policy, effects, run)
+}
