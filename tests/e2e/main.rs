@@ -3,13 +3,19 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking, also in the functions that it calls")]
 
 mod bad_input;
+mod broker;
 mod cli;
 mod examples;
 mod failures;
 mod harness;
 mod lifecycle;
 mod main_path;
+mod operate;
+mod operate_dead;
+mod operate_input;
 mod plugin_view;
 mod reload;
+mod sandbox;
+mod sandbox_load;
 mod stage;
 mod unreadable;

@@ -83,9 +83,7 @@ impl Stage {
 
     /// A consumer's part of `/status`; null if there is none of this name.
     pub(crate) async fn status_of(&self, consumer: &str) -> Result<Value> {
-        let status = self.host.status().await?;
-        let all = status.get("consumers").and_then(Value::as_array).cloned().unwrap_or_default();
-        Ok(all.into_iter().find(|entry| entry["name"] == consumer).unwrap_or_default())
+        self.host.consumer_status(consumer).await
     }
 
     /// What keeps a consumer from working, as one text.

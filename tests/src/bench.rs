@@ -3,10 +3,14 @@
 //! 200,000 messages of 256 bytes over 1,000 keys wait in a stream; the host is started and each of them costs a check for duplicates, a
 //! read and a write of state, and one event. The checker then looks at every event, so that a fast wrong answer is no result.
 
+mod poisoned;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+pub use poisoned::{PoisonedOptions, PoisonedReport, run as poisoned};
 
 use crate::checker::{Checker, Published, Violations};
 use crate::client::{Client, StreamSpec};
@@ -115,9 +119,7 @@ pub async fn run(options: BenchOptions) -> Result<BenchReport> {
     host.start().await?;
     wait_for_events(&client, &host, options.messages).await?;
     let (host_usage, server_usage) = (host.usage()?, Usage::of(server_pid)?);
-    let first = client.stored_at_ms("BENCH-OUT", 1).await?;
-    let last = client.stored_at_ms("BENCH-OUT", options.messages).await?;
-    let seconds = (last.saturating_sub(first).max(1)) as f64 / 1_000.0;
+    let seconds = seconds_to(&client, options.messages).await?;
     let per_message = |cpu_ms: u64| cpu_ms as f64 * 1_000.0 / options.messages as f64;
     Ok(BenchReport {
         messages: options.messages,
@@ -126,7 +128,7 @@ pub async fn run(options: BenchOptions) -> Result<BenchReport> {
         host_peak_resident_bytes: host_usage.peak_resident_bytes,
         host_cpu_us_per_message: per_message(host_usage.cpu_ms),
         server_cpu_us_per_message: per_message(server_usage.cpu_ms.saturating_sub(before.cpu_ms)),
-        violations: check(&client, options, checker).await?,
+        violations: check(&client, options.messages, checker).await?,
     })
 }
 
@@ -147,7 +149,8 @@ async fn publish(client: &Client, options: BenchOptions, checker: &mut Checker) 
     Ok(())
 }
 
-async fn wait_for_events(client: &Client, host: &Host, count: u64) -> Result<()> {
+/// Waits until so many events have been stored.
+pub(crate) async fn wait_for_events(client: &Client, host: &Host, count: u64) -> Result<()> {
     let progress = Progress::new("running", count);
     let waiting = wait::until("every message has left its event", LIMIT, || async {
         // The server is busy with the run itself: it is asked now and then.
@@ -159,9 +162,17 @@ async fn wait_for_events(client: &Client, host: &Host, count: u64) -> Result<()>
     waiting.await.with_context(|| format!("the host's log:\n{}", host.log_tail()))
 }
 
-async fn check(client: &Client, options: BenchOptions, mut checker: Checker) -> Result<Violations> {
+/// How long it took from the first event stored to number `count`, in seconds.
+pub(crate) async fn seconds_to(client: &Client, count: u64) -> Result<f64> {
+    let first = client.stored_at_ms("BENCH-OUT", 1).await?;
+    let last = client.stored_at_ms("BENCH-OUT", count).await?;
+    Ok((last.saturating_sub(first).max(1)) as f64 / 1_000.0)
+}
+
+/// Hands every event to the checker.
+pub(crate) async fn check(client: &Client, count: u64, mut checker: Checker) -> Result<Violations> {
     say("checking every event …");
-    let count = usize::try_from(options.messages)?;
+    let count = usize::try_from(count)?;
     for stored in client.read("BENCH-OUT").take(count, LIMIT).await? {
         checker.came_out(&stored)?;
     }

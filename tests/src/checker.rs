@@ -96,6 +96,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Adds the outcome of another check.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.violations.add(&other.violations);
+        self.details.extend(other.details.iter().cloned());
+    }
+
     fn note(&mut self, detail: String) {
         if self.details.len() < DETAILS_MAX {
             self.details.push(detail);
@@ -111,6 +118,7 @@ pub struct Checker {
     seen_events: HashSet<String>,
     known: HashSet<String>,
     missing: usize,
+    made_anew: bool,
 }
 
 impl Checker {
@@ -146,6 +154,11 @@ impl Checker {
         self.keys.entry(event.key.clone()).or_default().observe(event);
     }
 
+    /// From now on the messages are in a stream that was made anew: their sequences begin again, their numbers go on.
+    pub fn stream_made_anew(&mut self) {
+        self.made_anew = true;
+    }
+
     /// How many published messages have no event yet.
     #[must_use]
     pub fn missing(&self) -> usize {
@@ -163,7 +176,7 @@ impl Checker {
     pub fn verdict(&self) -> Verdict {
         let mut verdict = Verdict { messages: self.published.len() as u64, ..Verdict::default() };
         for (key, transcript) in &self.keys {
-            transcript.judge(key, &self.published, &mut verdict);
+            transcript.judge(key, &self.published, self.made_anew, &mut verdict);
         }
         verdict
     }

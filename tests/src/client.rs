@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{Consumer, FromConsumer, pull};
 use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stream};
 use async_nats::jetstream::{self};
@@ -214,12 +214,41 @@ impl Client {
         stream.consumer_names().try_collect().await.with_context(|| format!("can't list the consumers of {name}"))
     }
 
+    /// Deletes a durable consumer.
+    ///
+    /// # Errors
+    /// There is none, or the server refuses.
+    pub async fn delete_consumer(&self, stream: &str, name: &str) -> Result<()> {
+        let deleted = self.stream(stream).await?.delete_consumer(name).await;
+        deleted.map(|_| ()).with_context(|| format!("can't delete consumer {name} of {stream}"))
+    }
+
+    /// Deletes a durable consumer and makes it anew with the same settings: it has forgotten how far it was.
+    ///
+    /// # Errors
+    /// There is none, or the server refuses.
+    pub async fn recreate_consumer(&self, stream: &str, name: &str) -> Result<()> {
+        let raw = self.stream(stream).await?;
+        let consumer: Consumer<pull::Config> =
+            raw.get_consumer(name).await.map_err(|error| anyhow::anyhow!("no consumer {name} of {stream}: {error}"))?;
+        let config = pull::Config::try_from_consumer_config(consumer.cached_info().config.clone());
+        let config = config.map_err(|error| anyhow::anyhow!("consumer {name} of {stream} doesn't pull: {error}"))?;
+        self.delete_consumer(stream, name).await?;
+        let created = raw.create_consumer(config).await;
+        created.map(|_| ()).with_context(|| format!("can't create consumer {name} of {stream} anew"))
+    }
+
+    /// Resets a durable consumer to the stream's first message.
+    ///
+    /// # Errors
+    /// There is none, or the server refuses.
+    pub async fn reset_consumer(&self, stream: &str, name: &str) -> Result<()> {
+        let reset = self.stream(stream).await?.reset_consumer(name, Some(1)).await;
+        reset.map(|_| ()).with_context(|| format!("can't reset consumer {name} of {stream}"))
+    }
+
     /// A pull consumer without a name, from this sequence on, that needs no acks.
-    pub(crate) async fn ephemeral(
-        &self,
-        stream: &str,
-        from: u64,
-    ) -> Result<jetstream::consumer::Consumer<pull::Config>> {
+    pub(crate) async fn ephemeral(&self, stream: &str, from: u64) -> Result<Consumer<pull::Config>> {
         let config = pull::Config {
             ack_policy: jetstream::consumer::AckPolicy::None,
             deliver_policy: jetstream::consumer::DeliverPolicy::ByStartSequence { start_sequence: from },

@@ -6,7 +6,6 @@
 
 mod points;
 mod rounds;
-mod setup;
 
 use serde::Serialize;
 

@@ -77,6 +77,8 @@ pub struct Host {
     binary: PathBuf,
     options: HostOptions,
     process: Option<Process>,
+    /// The program, with its arguments, that starts the host; none: it is started directly.
+    launcher: Vec<String>,
     /// Servers that the host has started as children: they survive its SIGKILL, so they are remembered here.
     helpers: Vec<u32>,
 }
@@ -89,7 +91,14 @@ impl Host {
     pub fn prepare(options: HostOptions) -> Result<Self> {
         let directory = TempDir::with_prefix("pelton-host-")?;
         fs::create_dir(directory.path().join("consumers"))?;
-        let host = Self { binary: tools::host(options.build)?, directory, options, process: None, helpers: Vec::new() };
+        let host = Self {
+            binary: tools::host(options.build)?,
+            directory,
+            options,
+            process: None,
+            launcher: Vec::new(),
+            helpers: Vec::new(),
+        };
         host.write_config()?;
         Ok(host)
     }
@@ -113,6 +122,17 @@ impl Host {
     pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
         let owned = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         self.options.environment = owned.collect();
+    }
+
+    /// Adds an environment variable, for the next start.
+    pub fn add_environment(&mut self, name: &str, value: &str) {
+        self.options.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Has the host started by another program, which is given these arguments and then the host's command line. It must leave the host its
+    /// process id.
+    pub fn set_launcher(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// A path below the directory.
@@ -184,7 +204,14 @@ impl Host {
     pub fn spawn(&mut self) -> Result<()> {
         // A stale address of a killed host would be asked in vain.
         let _ = fs::remove_file(self.address_file());
-        let mut command = self.command();
+        let mut command = match self.launcher.split_first() {
+            None => self.command(&self.binary),
+            Some((program, arguments)) => {
+                let mut command = self.command(Path::new(program));
+                command.args(arguments).arg(&self.binary);
+                command
+            }
+        };
         command.arg("run").arg("--config").arg(self.path("pelton.toml"));
         self.process = Some(Process::spawn("pelton", &mut command, &self.log_path())?);
         Ok(())
@@ -309,13 +336,13 @@ impl Host {
     /// # Errors
     /// The binary can't be started.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = self.command();
+        let mut command = self.command(&self.binary);
         command.args(arguments).arg("--config").arg(self.path("pelton.toml"));
         command.output().context("can't start pelton")
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.directory.path()).env("NO_COLOR", "1").env_remove("PELTON_LOG");
         if let Ok(server) = tools::nats_server() {
             command.env("PELTON_NATS_SERVER", server);
@@ -340,6 +367,16 @@ impl Host {
     pub async fn status(&self) -> Result<Value> {
         let answer = self.get("/status").await?;
         serde_json::from_str(&answer.body).with_context(|| format!("/status is no JSON: {}", answer.body))
+    }
+
+    /// A consumer's part of `/status`; null if there is none of this name.
+    ///
+    /// # Errors
+    /// The host does not answer with JSON.
+    pub async fn consumer_status(&self, consumer: &str) -> Result<Value> {
+        let status = self.status().await?;
+        let all = status.get("consumers").and_then(Value::as_array).cloned().unwrap_or_default();
+        Ok(all.into_iter().find(|entry| entry["name"] == consumer).unwrap_or_default())
     }
 
     /// The dead letters of a consumer.

@@ -35,6 +35,8 @@ pub struct LoadPlan {
     pub exponent: f64,
     /// The part of all messages that repeats an earlier one.
     pub duplicates: f64,
+    /// The part of all messages whose first attempts fail, so that their keys wait.
+    pub failing: f64,
     /// Messages in flight, at most.
     pub window: usize,
     /// Messages a second, at most.
@@ -46,9 +48,14 @@ pub struct LoadPlan {
 /// A ledger message as it is published.
 #[must_use]
 pub fn ledger_message(subject: String, id: &str, n: u64, payload_bytes: usize) -> Outgoing {
-    let bare = format!("{{\"n\":{n},\"pad\":\"\"}}").len();
-    let pad = "x".repeat(payload_bytes.saturating_sub(bare));
-    Outgoing::new(subject, format!("{{\"n\":{n},\"pad\":\"{pad}\"}}")).id(id)
+    failing_message(subject, id, n, 0, payload_bytes)
+}
+
+/// One whose first `fails` attempts fail.
+fn failing_message(subject: String, id: &str, n: u64, fails: u64, payload_bytes: usize) -> Outgoing {
+    let bare = if fails == 0 { format!("\"n\":{n}") } else { format!("\"n\":{n},\"fails\":{fails}") };
+    let pad = "x".repeat(payload_bytes.saturating_sub(bare.len() + "{,\"pad\":\"\"}".len()));
+    Outgoing::new(subject, format!("{{{bare},\"pad\":\"{pad}\"}}")).id(id)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +228,9 @@ impl Publisher {
 
     fn outgoing(&self, message: &Published) -> Outgoing {
         let subject = format!("{}.{}", self.plan.prefix, message.key);
-        ledger_message(subject, &message.id, message.n, self.plan.payload_bytes)
+        // By its number, so that a repetition is the same message.
+        let fails = u64::from(Random::new(message.n).chance(self.plan.failing));
+        failing_message(subject, &message.id, message.n, fails, self.plan.payload_bytes)
     }
 
     fn note(&mut self, message: Published) {

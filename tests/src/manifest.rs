@@ -10,7 +10,9 @@ pub struct Manifest {
     stream: String,
     subjects: Vec<String>,
     subscription: String,
-    key: String,
+    /// None: the subscription is shared.
+    key: Option<String>,
+    retry: String,
     emits: Vec<String>,
     sections: Vec<(String, String)>,
 }
@@ -24,7 +26,8 @@ impl Manifest {
             stream: stream.to_owned(),
             subjects: vec![subject.to_owned()],
             subscription: String::new(),
-            key: "subject_token = 2".to_owned(),
+            key: Some("subject_token = 2".to_owned()),
+            retry: String::new(),
             emits: Vec::new(),
             sections: Vec::new(),
         }
@@ -33,8 +36,15 @@ impl Manifest {
     /// Replaces the rule for the key, for example `header = "customer"`.
     #[must_use]
     pub fn key(mut self, rule: &str) -> Self {
-        self.key = rule.to_owned();
+        self.key = Some(rule.to_owned());
         self
+    }
+
+    /// Takes the key away: no message waits for another.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.key = None;
+        self.subscription("mode = \"shared\"")
     }
 
     /// Adds lines to `[subscription]`.
@@ -60,9 +70,16 @@ impl Manifest {
 
     /// Retries that a test can wait for: this many attempts, a few milliseconds apart.
     #[must_use]
-    pub fn quick_retries(self, attempts_max: u32) -> Self {
-        let lines = format!("attempts_max = {attempts_max}\nfirst_delay_ms = 20\nlongest_delay_ms = 100");
-        self.section("[retry]", &lines)
+    pub fn quick_retries(mut self, attempts_max: u32) -> Self {
+        let _ = writeln!(self.retry, "attempts_max = {attempts_max}\nfirst_delay_ms = 20\nlongest_delay_ms = 100");
+        self
+    }
+
+    /// Says what follows the last attempt: `park-key`, `dead-letter` or `halt`.
+    #[must_use]
+    pub fn on_exhausted(mut self, what: &str) -> Self {
+        let _ = writeln!(self.retry, "on_exhausted = \"{what}\"");
+        self
     }
 
     /// The text of the file.
@@ -73,15 +90,17 @@ impl Manifest {
             quoted.join(", ")
         };
         let mut text = format!(
-            "component = \"{}\"\n\n[subscription]\nstream = \"{}\"\nsubjects = [{}]\n{}\n[key]\n{}\n\n[grants]\nemit = [{}]\n",
+            "component = \"{}\"\n\n[subscription]\nstream = \"{}\"\nsubjects = [{}]\n{}\n[grants]\nemit = [{}]\n",
             self.component,
             self.stream,
             quoted(&self.subjects),
             self.subscription,
-            self.key,
             quoted(&self.emits)
         );
-        for (header, lines) in &self.sections {
+        let key = self.key.as_deref().map(|rule| ("[key]", rule));
+        let retry = Some(("[retry]", self.retry.trim_end())).filter(|(_, lines)| !lines.is_empty());
+        let others = self.sections.iter().map(|(header, lines)| (header.as_str(), lines.as_str()));
+        for (header, lines) in key.into_iter().chain(retry).chain(others) {
             let _ = write!(text, "\n{header}\n{lines}\n");
         }
         text

@@ -73,10 +73,28 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Where clients connect, on the loopback interface.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it keeps a stream.
+    #[must_use]
+    pub fn stream_directory(&self, stream: &str) -> PathBuf {
+        self.directory.path().join("streams/jetstream/$G/streams").join(stream)
+    }
+
     /// The running server's process id.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
+    }
+
+    /// Where the server keeps a stream, for who sets it back while the server is stopped.
+    #[must_use]
+    pub fn stream_path(&self, stream: &str) -> PathBuf {
+        self.directory.path().join("streams/jetstream/$G/streams").join(stream)
     }
 
     /// A client of the harness's own.

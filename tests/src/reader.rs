@@ -65,6 +65,12 @@ impl Reader {
         Self { client, stream: stream.to_owned(), next: 1, consumer: None, delivered: 0 }
     }
 
+    /// Begins again with the stream's first message: it was made anew.
+    pub(crate) fn begin_again(&mut self) {
+        self.next = 1;
+        self.consumer = None;
+    }
+
     /// What has come since, waiting up to `patience` for the first of it. Empty if nothing came, also if the server is away.
     pub async fn some(&mut self, patience: Duration) -> Vec<Stored> {
         match self.pull(patience).await {

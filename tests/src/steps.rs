@@ -20,7 +20,7 @@ pub struct Count {
 
 impl Count {
     /// Adds what a line of `cargo test` says, if it is the summary of one test binary.
-    fn add_line(&mut self, line: &str) {
+    pub(crate) fn add_line(&mut self, line: &str) {
         if !line.starts_with("test result:") {
             return;
         }
@@ -54,6 +54,10 @@ pub fn test() -> Result<Count> {
     })?;
     step("the core's simulation notices each guarantee that is broken on purpose", || {
         cargo_test(&server, &["-p", "pelton-core", "--features", "fault-injection"], &mut count)
+    })?;
+    step("the simulation: cases that once failed, some seeds, and each guarantee broken on purpose", || {
+        let simulation = ["-p", "pelton", "--features", "fault-injection", "--bin", "pelton-sim"];
+        cargo_test(&server, &simulation, &mut count)
     })?;
     step("examples in the documentation", || cargo_test(&server, &["--workspace", "--doc"], &mut count))?;
     println!("{} passed, {} failed in {}", count.passed, count.failed, seconds(began.elapsed()));

@@ -260,6 +260,22 @@ pub fn host(build: HostBuild) -> Result<PathBuf> {
     Ok(slot.insert(copy).clone())
 }
 
+/// Builds the simulation. It has the features of the faulty host, so both share one build of the host's library.
+///
+/// # Errors
+/// The compiler's.
+pub fn simulation() -> Result<PathBuf> {
+    let mut cargo = cargo();
+    cargo.current_dir(root()).args(["build", "--quiet", "--release", "--package", "pelton"]);
+    cargo.args(["--features", "fault-injection", "--bin", "pelton-sim"]);
+    run("building the simulation", &mut cargo)?;
+    let directory = target().join("xtask");
+    std::fs::create_dir_all(&directory)?;
+    let copy = directory.join("pelton-sim");
+    replace_file(&target().join("release/pelton-sim"), &copy)?;
+    Ok(copy)
+}
+
 /// Copies a file in one step: a reader sees the old one or the new one, and a running program keeps its own.
 ///
 /// # Errors

@@ -29,8 +29,14 @@ impl KeyTranscript {
         self.events.push(event);
     }
 
-    /// Adds what is wrong with this key to the verdict.
-    pub(super) fn judge(&self, key: &str, published: &HashMap<String, Published>, verdict: &mut Verdict) {
+    /// Adds what is wrong with this key to the verdict. `made_anew`: sequences say nothing about the order.
+    pub(super) fn judge(
+        &self,
+        key: &str,
+        published: &HashMap<String, Published>,
+        made_anew: bool,
+        verdict: &mut Verdict,
+    ) {
         let genuine = self.without_foreign(key, published, verdict);
         self.check_order_of_events(key, &genuine, verdict);
         let mut applied: Vec<&LedgerEvent> = genuine;
@@ -38,7 +44,7 @@ impl KeyTranscript {
         applied.sort_by_key(|event| event.count);
         let mut missing: BTreeSet<u64> = self.published.clone();
         applied.iter().for_each(|event| _ = missing.remove(&event.n));
-        self.follow(key, &applied, &mut missing, verdict);
+        self.follow(key, &applied, &mut missing, made_anew, verdict);
         for n in &missing {
             verdict.violations.lost += 1;
             verdict.note(format!("lost: message {n} of key {key} was never applied"));
@@ -88,7 +94,14 @@ impl KeyTranscript {
     }
 
     /// Follows the key's state from event to event; what was applied without an event is taken out of `missing`.
-    fn follow(&self, key: &str, applied: &[&LedgerEvent], missing: &mut BTreeSet<u64>, verdict: &mut Verdict) {
+    fn follow(
+        &self,
+        key: &str,
+        applied: &[&LedgerEvent],
+        missing: &mut BTreeSet<u64>,
+        made_anew: bool,
+        verdict: &mut Verdict,
+    ) {
         let mut seen = HashSet::new();
         let mut at = Cursor { count: 0, chain: chain::START, n: 0, sequence: 0 };
         for event in applied {
@@ -117,7 +130,7 @@ impl KeyTranscript {
                     "reordered: key {key}: {event:?} does not follow from count {} and chain {}",
                     at.count, at.chain
                 ));
-            } else if first && (event.n < at.n || event.sequence < at.sequence) {
+            } else if first && (event.n < at.n || (event.sequence < at.sequence && !made_anew)) {
                 verdict.violations.reordered += 1;
                 verdict.note(format!("reordered: key {key}: message {} was applied after message {}", event.n, at.n));
             }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::setup::{BURST, Crashable};
 use super::{CrashReport, POINTS};
 use crate::progress::Progress;
 use crate::random::Random;
+use crate::rig::{BURST, Rig, RigOptions};
 use crate::tools::HostBuild;
 
 /// How soon a loaded host must pass a point.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The run itself failed, or the host never passed a point.
 pub async fn points(seed: u64) -> Result<CrashReport> {
     let mut random = Random::new(seed);
-    let mut run = Crashable::start(HostBuild::Faulty, &mut random).await?;
+    let mut run = Rig::start(&RigOptions { build: HostBuild::Faulty, ..RigOptions::default() }, &mut random).await?;
     let progress = Progress::new("named points of death", POINTS.len() as u64);
     let mut report = CrashReport { seed, ..CrashReport::default() };
     for point in POINTS {

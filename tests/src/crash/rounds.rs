@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::points::POINT_LIMIT;
-use super::setup::{BURST, Crashable};
 use super::{CrashOptions, CrashReport, POINTS};
 use crate::checker::Verdict;
 use crate::progress::Progress;
 use crate::random::Random;
+use crate::rig::{BURST, Rig, RigOptions};
 use crate::tools::HostBuild;
 
 /// Every so many rounds the server is killed as well.
@@ -34,7 +34,7 @@ const PATIENCE_BROKEN: Duration = Duration::from_secs(4);
 pub async fn rounds(options: &CrashOptions) -> Result<CrashReport> {
     let mut random = Random::new(options.seed);
     let build = if options.broken.is_some() { HostBuild::Faulty } else { HostBuild::Normal };
-    let mut run = Crashable::start(build, &mut random).await?;
+    let mut run = Rig::start(&RigOptions { build, ..RigOptions::default() }, &mut random).await?;
     if let Some(name) = &options.broken {
         run.host.set_environment(&[("PELTON_BREAK", name)]);
     }
@@ -89,7 +89,7 @@ impl Death {
     }
 }
 
-async fn one_round(run: &mut Crashable, round: u64, broken: Option<&str>, random: &mut Random) -> Result<()> {
+async fn one_round(run: &mut Rig, round: u64, broken: Option<&str>, random: &mut Random) -> Result<()> {
     let death = Death::choose(round, broken.is_some(), random);
     let lives = random.between(50, 2_000);
     match death {
@@ -107,7 +107,7 @@ async fn one_round(run: &mut Crashable, round: u64, broken: Option<&str>, random
             return Ok(());
         }
         Death::AfterServer => {
-            one_at_a_time(run).await?;
+            run.one_at_a_time().await?;
             run.host.spawn()?;
             let server_lives = random.between(0, lives);
             tokio::time::sleep(Duration::from_millis(server_lives)).await;
@@ -119,7 +119,7 @@ async fn one_round(run: &mut Crashable, round: u64, broken: Option<&str>, random
         Death::BeforeServer => {
             // What gathers while no host runs keeps the next one busy.
             tokio::time::sleep(GATHER).await;
-            one_at_a_time(run).await?;
+            run.one_at_a_time().await?;
             run.host.spawn()?;
             tokio::time::sleep(Duration::from_millis(random.between(50, 700))).await;
             run.nats.freeze()?;
@@ -132,14 +132,7 @@ async fn one_round(run: &mut Crashable, round: u64, broken: Option<&str>, random
     end_host(run)
 }
 
-/// One message of a key in flight: a server that dies may lose one, and must not have stored the next.
-async fn one_at_a_time(run: &mut Crashable) -> Result<()> {
-    run.pause().await?;
-    run.resume(1);
-    Ok(())
-}
-
-fn end_host(run: &mut Crashable) -> Result<()> {
+fn end_host(run: &mut Rig) -> Result<()> {
     if let Some(status) = run.host.exited()? {
         bail!("the host ended by itself with {status}");
     }
@@ -147,7 +140,7 @@ fn end_host(run: &mut Crashable) -> Result<()> {
 }
 
 /// Lets a host that nobody kills catch up, and judges everything since the beginning.
-async fn check(run: &mut Crashable, patience: Duration) -> Result<Verdict> {
+async fn check(run: &mut Rig, patience: Duration) -> Result<Verdict> {
     run.pause().await?;
     run.host.start().await?;
     let verdict = run.drain(patience).await?;

@@ -1,4 +1,4 @@
-//! The task runner behind the README's commands: `cargo xtask demo`, `test`, `crash`, `bench`.
+//! The task runner behind the README's commands: `cargo xtask demo`, `test`, `sim`, `crash`, `faults`, `bench`.
 //!
 //! Only the command line lives here; what the commands do is in `pelton-tests`. Exit status 0: all is well; 1: something is not.
 
@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use pelton_tests::bench::{self, BenchOptions};
+use clap::{Parser, Subcommand, ValueEnum};
+use pelton_tests::bench::{self, BenchOptions, PoisonedOptions};
 use pelton_tests::crash::{self, BREAKS, CrashOptions, CrashReport};
 use pelton_tests::demo::{self, DemoOptions};
+use pelton_tests::faults::{self, FaultsOptions};
+use pelton_tests::sim::{self, SimOptions};
 use pelton_tests::steps;
 
 #[derive(Parser)]
@@ -35,6 +37,24 @@ enum Task {
     },
     /// Build everything and run all tests
     Test,
+    /// Run the core and the store through seeded histories of crashes, power losses and a lying broker, in virtual time
+    Sim {
+        /// How long, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// The first seed; without, one is taken from the clock
+        #[arg(long)]
+        seed: Option<u64>,
+        /// End after so many messages, however long it takes
+        #[arg(long)]
+        messages: Option<u64>,
+        /// Break a guarantee on purpose and see that it is noticed: exit status 1 when it is
+        #[arg(long = "break", value_name = "NAME")]
+        broken: Option<String>,
+        /// Run one case alone, as a failing run printed it
+        #[arg(long, value_name = "CASE", conflicts_with_all = ["seed", "messages"])]
+        case: Option<String>,
+    },
     /// Kill the host at random moments under load and check that nothing is lost, doubled, reordered or invented
     Crash {
         /// How often the host is killed; every fifth time the server is killed as well
@@ -50,15 +70,39 @@ enum Task {
         #[arg(long, conflicts_with_all = ["rounds", "broken"])]
         points: bool,
     },
-    /// Measure throughput, memory and CPU time of the main path
+    /// Make every kind of fault that the host must survive, row by row, and check after each that nothing is lost, doubled, reordered or invented
+    Faults {
+        /// Only this row; may be given several times
+        #[arg(long = "row", value_name = "N")]
+        rows: Vec<u32>,
+        /// The seed of every random choice; without, one is taken from the clock and printed
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Break a guarantee on purpose and see which rows notice: they fail then
+        #[arg(long = "break", value_name = "NAME", value_parser = BREAKS)]
+        broken: Option<String>,
+    },
+    /// Measure throughput, memory and CPU time
     Bench {
+        /// What to measure: the main path, or what a key in trouble costs the others
+        #[arg(value_enum, default_value_t)]
+        name: BenchName,
         /// Print one line of JSON in place of the table
         #[arg(long)]
         json: bool,
-        /// Messages to run through
-        #[arg(long, default_value_t = BenchOptions::default().messages)]
-        messages: u64,
+        /// Messages to run through; each bench has its own default
+        #[arg(long)]
+        messages: Option<u64>,
     },
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum BenchName {
+    /// 200,000 messages through the main path
+    #[default]
+    Throughput,
+    /// 100,000 messages of a key that can't be handled, in the middle of 1,000,000 others
+    Poisoned,
 }
 
 #[tokio::main]
@@ -85,6 +129,11 @@ async fn run(task: Task) -> Result<bool> {
             println!("{}", if outcome.is_ok() { "verdict: all is well" } else { "verdict: NOT well" });
             outcome.map(|count| count.failed == 0)
         }
+        Task::Sim { seconds, seed, messages, broken, case } => {
+            let seed = seed.unwrap_or_else(seed_from_clock);
+            let options = SimOptions { seconds, seed, messages, broken, case };
+            tokio::task::spawn_blocking(move || sim::run(&options)).await?
+        }
         Task::Crash { rounds, seed, broken, points } => {
             let seed = seed.unwrap_or_else(seed_from_clock);
             if points {
@@ -93,16 +142,32 @@ async fn run(task: Task) -> Result<bool> {
             let options = CrashOptions { rounds, seed, broken };
             Ok(conclude(&crash::rounds(&options).await?, options.broken.as_deref()))
         }
-        Task::Bench { json, messages } => {
-            let report = bench::run(BenchOptions { messages, ..BenchOptions::default() }).await?;
-            if json {
-                println!("{}", serde_json::to_string(&report)?)
-            } else {
-                println!("{}", report.table())
-            }
+        Task::Faults { rows, seed, broken } => {
+            let options = FaultsOptions { rows, seed: seed.unwrap_or_else(seed_from_clock), broken };
+            let report = faults::run(&options).await?;
+            println!("{}\n{}", report.table(), serde_json::to_string(&report)?);
             Ok(report.is_good())
         }
+        Task::Bench { name, json, messages } => measure(name, json, messages).await,
     }
+}
+
+async fn measure(name: BenchName, json: bool, messages: Option<u64>) -> Result<bool> {
+    let (table, line, is_good) = match name {
+        BenchName::Throughput => {
+            let default = BenchOptions::default();
+            let report = bench::run(BenchOptions { messages: messages.unwrap_or(default.messages), ..default }).await?;
+            (report.table(), serde_json::to_string(&report)?, report.is_good())
+        }
+        BenchName::Poisoned => {
+            let default = PoisonedOptions::default();
+            let options = PoisonedOptions { others: messages.unwrap_or(default.others), ..default };
+            let report = bench::poisoned(options).await?;
+            (report.table(), serde_json::to_string(&report)?, report.is_good())
+        }
+    };
+    println!("{}", if json { line } else { table });
+    Ok(is_good)
 }
 
 /// Says how a crash run went; the last line is the report as JSON.
