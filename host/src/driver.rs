@@ -399,7 +399,7 @@ impl Driver {
         let text = match reason {
             HaltReason::StreamWentBackwards { stream, last_sequence, floor } => format!(
                 "stream {stream} went backwards: its last sequence is {last_sequence}, but everything up to {floor} was settled; \
-                 restore the stream, or delete it and create it anew to read it from the beginning, then restart the host"
+                 restore the stream, or delete it and create it anew to read it from the beginning, then `pelton consumers resume {name}`"
             ),
             HaltReason::Exhausted { sequence, key, attempts, failure } => format!(
                 "message {sequence}{} failed {attempts} times, the last time by {}: {}; the manifest says to halt then: mend what is wrong, \

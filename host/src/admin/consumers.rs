@@ -6,7 +6,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::Json;
 use pelton_core::ids::ConsumerId;
 use pelton_core::parked::{ParkLane, Parked};
-use pelton_core::{Explanation, KeyParked, KeyRunning, LaneDoing, Operation};
+use pelton_core::{Explanation, KeyParked, KeyRunning, LaneDoing, Operation, WaitsFor};
 use serde::Deserialize;
 
 use super::api::ConsumerView;
@@ -15,9 +15,9 @@ use super::messages::{DoneView, ExplainView, KeyParkedView, KeyRunningView, Resu
 use super::pages::PAGE_MAX;
 use super::server::{Admin, number};
 use super::words::{self, Facts};
-use super::{dead_letters, views};
+use super::{dead_letters, parked, views};
 use crate::driver::{Note, Snapshot};
-use crate::store::ParkedQuery;
+use crate::store::{ParkedQuery, Reader};
 
 /// Longest reason of a pause, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -82,7 +82,8 @@ pub(super) async fn explain(
     let consumer = number(&snapshot, &name)?;
     let asked = admin.ask(|answer| Note::Explain(consumer, key.as_str().into(), answer)).await?;
     let explanation = asked.ok_or_else(|| Failed::missing(format!("there is no consumer {name:?}")))?;
-    let first = if explanation.parked.is_some() { first_parked(&admin, consumer, &key).await? } else { Vec::new() };
+    let is_parked = explanation.parked.is_some();
+    let (first, holder) = if is_parked { of_lane(&admin, consumer, &key).await? } else { Default::default() };
     let (dead_letters, dead_letters_more) = count_dead(&admin, consumer, &key).await?;
     let facts = Facts {
         consumer: &name,
@@ -92,6 +93,7 @@ pub(super) async fn explain(
         problems: problems(&admin, &snapshot, &name),
         pending: admin.board.entries().get(name.as_str()).map_or(0, |entry| entry.pending),
         first: &first,
+        holder: holder.as_deref(),
         dead_letters,
         dead_letters_more,
         now_ms: admin.clock.now().wall_ms,
@@ -120,11 +122,19 @@ fn problems(admin: &Admin, snapshot: &Snapshot, name: &str) -> Vec<String> {
     views.into_iter().find(|view| view.name == name).map(|view| view.problems).unwrap_or_default()
 }
 
-async fn first_parked(admin: &Admin, consumer: ConsumerId, key: &str) -> Result<Vec<Arc<Parked>>, Failed> {
-    let lane = Some(ParkLane::Key(key.into()));
-    let query = ParkedQuery { consumer: Some(consumer), lane, after: None, limit: FIRST };
-    let found = admin.read(move |reader| reader.parked(&query)).await?;
-    Ok(found.into_iter().map(|found| found.row).collect())
+/// The first parked messages of a key, and the one that holds it.
+async fn of_lane(
+    admin: &Admin,
+    consumer: ConsumerId,
+    key: &str,
+) -> Result<(Vec<Arc<Parked>>, Option<Arc<Parked>>), Failed> {
+    let lane = ParkLane::Key(key.into());
+    let read = move |reader: &Reader| {
+        let holder = parked::holder(reader, consumer, &lane)?;
+        let query = ParkedQuery { consumer: Some(consumer), lane: Some(lane), after: None, limit: FIRST };
+        Ok((reader.parked(&query)?.into_iter().map(|found| found.row).collect(), holder))
+    };
+    admin.read(read).await
 }
 
 /// How many dead letters of the key there are among the consumer's first ones, and whether there are more to look at.
@@ -142,18 +152,33 @@ async fn count_dead(admin: &Admin, consumer: ConsumerId, key: &str) -> Result<(u
 fn in_memory(running: &KeyRunning) -> KeyRunningView {
     let (doing, backoff_ms) = match running.doing {
         LaneDoing::Running => ("running", None),
-        LaneDoing::Ready => ("ready", None),
+        LaneDoing::Ready(_) => ("ready", None),
         LaneDoing::Backoff { for_ms } => ("backoff", Some(for_ms)),
         LaneDoing::Blocked => ("blocked", None),
     };
     KeyRunningView {
         doing: doing.into(),
         backoff_ms,
+        waits_for: waits_for(running.doing),
         messages: running.messages,
         sequence: running.sequence,
         attempts: running.attempts,
         last_failure: running.last_failure.as_ref().map(views::attempt),
     }
+}
+
+fn waits_for(doing: LaneDoing) -> Option<String> {
+    let LaneDoing::Ready(waits_for) = doing else { return None };
+    let word = match waits_for {
+        WaitsFor::Turn => "turn",
+        WaitsFor::Consumer => "consumer",
+        WaitsFor::Rate { .. } => "rate",
+        WaitsFor::Keys { .. } => "keys",
+        WaitsFor::SharedState => "shared-state",
+        WaitsFor::Memory => "memory",
+        WaitsFor::Disk => "disk",
+    };
+    Some(word.into())
 }
 
 fn on_disk(parked: &KeyParked, first: Vec<super::messages::ParkedView>) -> KeyParkedView {

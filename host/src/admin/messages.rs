@@ -176,6 +176,8 @@ pub struct KeyRunningView {
     pub doing: String,
     /// For how long it waits for its next attempt, in milliseconds.
     pub backoff_ms: Option<u64>,
+    /// What it waits for if it is ready: `turn`, `consumer`, `rate`, `keys`, `shared-state`, `memory` or `disk`.
+    pub waits_for: Option<String>,
     /// How many messages there are.
     pub messages: usize,
     /// The sequence of the first.

@@ -21,8 +21,6 @@ use super::server::{Admin, number};
 use super::views;
 use crate::store::{ParkedQuery, Reader, StoredParked};
 
-/// Messages of a lane that are looked at for the one that holds it.
-const HOLDER_WITHIN: usize = 16;
 /// Marks the places of a drop's second half.
 const HOLDERS: &str = "holders:";
 
@@ -221,12 +219,18 @@ async fn one(admin: &Admin, name: &str, id: u64) -> Result<(ConsumerId, Arc<Park
 /// The message that holds the key of this one, or else the first of its key.
 fn behind(reader: &Reader, consumer: ConsumerId, row: &Parked) -> Result<Option<BehindView>, ReadError> {
     let place = row.place();
-    let query =
-        ParkedQuery { consumer: Some(consumer), lane: Some(place.lane.clone()), after: None, limit: HOLDER_WITHIN };
-    let first = reader.parked(&query)?;
-    let before = || first.iter().map(|found| &found.row).filter(|found| found.place() < place);
-    let holder = first.iter().map(|found| &found.row).find(|found| found.cause.holds_key());
-    Ok(holder.or_else(|| before().next()).map(|found| views::behind(found)))
+    if let Some(holder) = holder(reader, consumer, &place.lane)? {
+        return Ok(Some(views::behind(&holder)));
+    }
+    let lane = Some(place.lane.clone());
+    let first = reader.parked(&ParkedQuery { consumer: Some(consumer), lane, after: None, limit: 1 })?;
+    Ok(first.iter().find(|first| first.row.place() < place).map(|first| views::behind(&first.row)))
+}
+
+/// The message that holds a lane. Those that were set aside before it stand before it, so it may be anywhere; as far is looked as for a page of a list.
+pub(super) fn holder(reader: &Reader, consumer: ConsumerId, lane: &ParkLane) -> Result<Option<Arc<Parked>>, ReadError> {
+    let found = find(reader, (Some(consumer), Some(lane.clone())), None, 1, |row| row.row.cause.holds_key())?;
+    Ok(found.items.into_iter().next().map(|found| found.row))
 }
 
 fn called(name: &str, id: u64) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pelton_core::batch::HoldBy;
 use pelton_core::message::FailedAttempt;
 use pelton_core::parked::{ParkCause, Parked};
-use pelton_core::{Explanation, KeyParked, KeyRunning, LaneDoing};
+use pelton_core::{Explanation, KeyParked, KeyRunning, LaneDoing, WaitsFor};
 
 use super::views::time;
 
@@ -22,6 +22,8 @@ pub(super) struct Facts<'a> {
     pub(super) pending: u64,
     /// The first parked messages of the key.
     pub(super) first: &'a [Arc<Parked>],
+    /// The one that holds the key, wherever it stands.
+    pub(super) holder: Option<&'a Parked>,
     pub(super) dead_letters: u64,
     pub(super) dead_letters_more: bool,
     /// Milliseconds since 1970-01-01 UTC.
@@ -59,15 +61,14 @@ pub(super) fn explain(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn in_memory(facts: &Facts<'_>, running: &KeyRunning, text: &mut Vec<String>) {
-    let Facts { key, explanation, .. } = facts;
+    let Facts { key, .. } = facts;
     let (sequence, next) = (running.sequence, running.attempts.saturating_add(1));
-    let kept = !explanation.holds.is_empty();
     text.push(match running.doing {
         LaneDoing::Running => format!("Message {sequence} of key {key:?} is being handled now (attempt {next})."),
-        LaneDoing::Ready if kept => {
-            format!("Message {sequence} of key {key:?} is ready for attempt {next} and waits until its consumer goes on.")
-        }
-        LaneDoing::Ready => format!("Message {sequence} of key {key:?} is ready for attempt {next} and waits for its turn."),
+        LaneDoing::Ready(waits_for) => format!(
+            "Message {sequence} of key {key:?} is ready for attempt {next} and waits {}.",
+            ready(facts, waits_for)
+        ),
         LaneDoing::Backoff { for_ms } => format!(
             "Message {sequence} of key {key:?} waits for attempt {next}, which begins {}.",
             when(facts.now_ms, for_ms)
@@ -85,10 +86,41 @@ fn in_memory(facts: &Facts<'_>, running: &KeyRunning, text: &mut Vec<String>) {
     }
 }
 
+/// What a message waits for that could be handled.
+fn ready(facts: &Facts<'_>, waits_for: WaitsFor) -> String {
+    match waits_for {
+        WaitsFor::Turn => "for its turn on an executor".into(),
+        WaitsFor::Consumer => "until its consumer goes on".into(),
+        WaitsFor::Rate { for_ms } => {
+            format!("for the consumer's rate limit, which allows the next attempt {}", when(facts.now_ms, for_ms))
+        }
+        WaitsFor::Keys { keys_max } => {
+            format!(
+                "because {} of its consumer are being handled, as many as may be at a time",
+                counted(keys_max as u64, "key")
+            )
+        }
+        WaitsFor::SharedState => "for another message of its consumer, since all of them share their state".into(),
+        WaitsFor::Memory => {
+            "because effects in memory are not durable, or not folded, yet: the disk does not keep up".into()
+        }
+        WaitsFor::Disk => {
+            "because the disk of the data directory has too little room: free some, and it goes on by itself".into()
+        }
+    }
+}
+
 fn on_disk(facts: &Facts<'_>, parked: &KeyParked, text: &mut Vec<String>) {
-    let holder = facts.first.iter().find(|row| row.cause.holds_key());
-    if let Some(row) = holder {
+    if let Some(row) = facts.holder {
         of_holder(facts, parked, row, text);
+    } else if parked.cause.is_some() {
+        text.push(format!(
+            "Parked, and held by one that stands behind many: {} of key {:?}; `pelton parked list {} --key {:?}` shows them.",
+            messages(parked.rows),
+            facts.key,
+            facts.consumer,
+            facts.key
+        ));
     } else if parked.held {
         text.push(format!("Parked, and held by nothing any more: {} of key {:?}.", messages(parked.rows), facts.key));
     }
@@ -285,6 +317,7 @@ mod tests {
             problems: Vec::new(),
             pending: 4,
             first,
+            holder: first.iter().map(|row| &**row).find(|row| row.cause.holds_key()),
             dead_letters,
             dead_letters_more: false,
             now_ms: 0,

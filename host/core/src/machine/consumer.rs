@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::breaker::Breaker;
 use super::event::{LaneId, Start};
+use super::lanes::Load;
 use super::pace::Pace;
 use super::parking::{ParkBook, RELEASING_MAX};
 use crate::batch::{Hold, HoldBy, Newest, StreamIdentity};
@@ -141,6 +142,8 @@ pub(crate) struct Consumer {
     pub(crate) running: usize,
     pub(crate) by_key: FxHashMap<Arc<str>, LaneId>,
     pub(crate) waiting_retry: usize,
+    /// What the lanes take that wait for another attempt.
+    pub(crate) retrying: Load,
     pub(crate) outbox_rows: usize,
     pub(crate) counters: Counters,
     /// The lanes that have parked messages.
@@ -156,6 +159,9 @@ pub(crate) struct Consumer {
     pub(crate) holds: BTreeMap<HoldBy, Hold>,
     pub(crate) breaker: Breaker,
     pub(crate) pace: Pace,
+    /// Since when it reads and handles without a pause, on the clock of `tick_ms`. Time during which it could not is nobody's fault: deadlines are
+    /// measured from here, if they began before.
+    pub(crate) working_since_tick_ms: u64,
     /// When its pace allows the next attempt, if there is a timer for that.
     pub(crate) paced_until_tick_ms: Option<u64>,
 }
@@ -184,6 +190,7 @@ impl Consumer {
             running: 0,
             by_key: FxHashMap::default(),
             waiting_retry: 0,
+            retrying: Load::default(),
             outbox_rows: 0,
             counters: Counters::default(),
             parked: FxHashMap::default(),
@@ -194,6 +201,7 @@ impl Consumer {
             holds: BTreeMap::new(),
             breaker: Breaker::default(),
             pace: Pace::default(),
+            working_since_tick_ms: 0,
             paced_until_tick_ms: None,
         }
     }
@@ -292,11 +300,14 @@ impl Consumer {
     pub(crate) fn pull_size(&self) -> usize {
         /// Smaller pulls than this cost more than they bring, unless none is out.
         const STEP: usize = 1_000;
+        /// Keys, and messages without a key, that may have parked messages: each has a book in memory, of some hundred bytes.
+        const PARKED_LANES_MAX: usize = 100_000;
         let policy = &self.policy;
         if self.phase != Phase::Running
             || self.held_bytes + self.committing_bytes >= policy.bytes_held_max
             || self.outbox_rows >= policy.outbox_rows_max
             || self.parked_rows >= policy.release.rows_max
+            || self.parked.len() >= PARKED_LANES_MAX
             || self.is_paused()
         {
             return 0;
@@ -312,13 +323,21 @@ impl Consumer {
     }
 
     /// The next lane to be released, if there is a place for it.
+    ///
+    /// While it does not read, only held ones come back: what fills a gap may be on the stream.
     pub(crate) fn next_release(&mut self) -> Option<ParkLane> {
-        self.releases.next().or_else(|| self.held_releases.next())
+        let other = if self.phase == Phase::Running { self.releases.next() } else { None };
+        other.or_else(|| self.held_releases.next())
     }
 
     /// Whether an operator paused it.
     pub(crate) fn is_paused(&self) -> bool {
         self.holds.contains_key(&HoldBy::Operator)
+    }
+
+    /// Whether it may use an executor at all: nobody paused it, its breaker lets it, and its pace does.
+    pub(crate) fn could_begin(&self) -> bool {
+        !self.is_paused() && self.breaker.allowed() > 0 && self.paced_until_tick_ms.is_none()
     }
 
     pub(crate) fn high(&self) -> u64 {

@@ -106,6 +106,7 @@ pub struct Core {
     pub(super) flush_at_tick_ms: Option<u64>,
     pub(super) flush_due: bool,
     pub(super) overlay_full: bool,
+    pub(super) disk_low: bool,
     pub(super) draining: bool,
     drained: bool,
     pub(super) actions: VecDeque<Action>,
@@ -136,6 +137,7 @@ impl Core {
             flush_at_tick_ms: None,
             flush_due: false,
             overlay_full: false,
+            disk_low: false,
             draining: false,
             drained: false,
             actions: VecDeque::new(),
@@ -208,6 +210,7 @@ impl Core {
                 self.retry_later(answered);
             }
             Input::OverlayFull(full) => self.overlay_full = full,
+            Input::DiskLow(low) => self.disk_low = low,
             Input::Drain => self.drain(),
             Input::Tick => {}
         }
@@ -244,6 +247,13 @@ impl Core {
         let Now { tick_ms, wall_ms } = self.now;
         let began = self.began.unwrap_or(self.now);
         wall_ms.min(began.wall_ms.saturating_add(tick_ms.saturating_sub(began.tick_ms)))
+    }
+
+    /// For how long the consumer has read and handled without a pause; none: it does not.
+    pub(super) fn worked_ms(&self, consumer: ConsumerId) -> Option<u64> {
+        let state =
+            self.consumers.get(&consumer).filter(|state| state.phase == Phase::Running && !state.is_paused())?;
+        Some(self.now.tick_ms.saturating_sub(state.working_since_tick_ms))
     }
 
     pub(super) fn at(&mut self, delay_ms: u64, timer: Timer) -> u64 {
@@ -313,6 +323,7 @@ impl Core {
                 self.stop(consumer, Phase::Halted);
             } else {
                 state.phase = Phase::Running;
+                state.working_since_tick_ms = self.now.tick_ms;
             }
             return;
         }
@@ -328,6 +339,7 @@ impl Core {
         state.bind(stream.clone(), after);
         let name = state.name.clone();
         state.phase = Phase::Running;
+        state.working_since_tick_ms = self.now.tick_ms;
         self.open.bindings.push(Binding { consumer, name, stream: stream.clone(), floor: after });
         self.actions.push_back(Action::Bound { consumer, stream, replaced, after });
         if stood_at != after {
@@ -397,8 +409,13 @@ impl Core {
         }
     }
 
+    /// Whether there is room for the effects of more attempts, in memory and on the disk. What was begun is committed and folded without asking.
+    pub(super) fn has_room(&self) -> bool {
+        !self.overlay_full && !self.disk_low
+    }
+
     fn pull(&mut self) {
-        if self.overlay_full || self.draining {
+        if self.draining || !self.has_room() {
             return;
         }
         for (consumer, state) in &mut self.consumers {

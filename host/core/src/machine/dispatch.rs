@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::consumer::Phase;
 use super::core::{Core, Timer};
 use super::event::{Action, Arrival, Job, JobResult, LaneId, Run, VersionRule};
-use super::lanes::{Lane, LaneState, Waiting};
+use super::lanes::{Lane, LaneState, Load, Waiting};
 use crate::breaks::Break;
 use crate::ids::{ConsumerId, IdHash};
 use crate::message::GivenUp;
@@ -41,6 +41,11 @@ impl Core {
             let is_before =
                 |other: &Waiting| other.released.is_some() || other.message.sequence < waiting.message.sequence;
             let at = lane.queue.partition_point(is_before);
+            if let LaneState::Backoff { load, .. } = &mut lane.state {
+                let more = Load::of(&waiting);
+                load.add(more);
+                state.retrying.add(more);
+            }
             lane.queue.insert(at.max(running), waiting);
             self.spill(id);
             return;
@@ -53,28 +58,42 @@ impl Core {
         self.make_ready(id);
     }
 
-    /// A key that waits for its next attempt may not fill its consumer's memory: when much of it came meanwhile, it is parked until then.
+    /// Keys that wait for their next attempt may not fill their consumer's memory, or nothing would be pulled for the others: one that has much of it,
+    /// or comes when together they have, is parked until then.
     fn spill(&mut self, id: LaneId) {
-        /// The part of its consumer's books that it may take.
-        const PART: usize = 4;
-        let Some(lane) = self.lanes.get_mut(id) else { return };
-        let LaneState::Backoff { until_tick_ms } = lane.state else { return };
-        let Some(state) = self.consumers.get(&lane.consumer) else { return };
-        let bytes = lane.queue.back().map_or(0, |last| last.message.weight()) * lane.queue.len();
-        if lane.queue.len() * PART < state.policy.messages_held_max && bytes * PART < state.policy.bytes_held_max {
+        /// The part of its consumer's books that one may take, and that all may.
+        const PART_OF_ONE: usize = 4;
+        const PART_OF_ALL: usize = 2;
+        let Some(lane) = self.lanes.get(id) else { return };
+        let LaneState::Backoff { until_tick_ms, load } = lane.state else { return };
+        let consumer = lane.consumer;
+        let Some(state) = self.consumers.get(&consumer) else { return };
+        if !load.is_part(PART_OF_ONE, &state.policy) && !state.retrying.is_part(PART_OF_ALL, &state.policy) {
             return;
         }
-        let consumer = lane.consumer;
         let delay_ms = until_tick_ms.saturating_sub(self.now.tick_ms);
-        if let Some(head) = lane.queue.pop_front() {
+        self.end_backoff(id);
+        if let Some(head) = self.lanes.get_mut(id).and_then(|lane| lane.queue.pop_front()) {
             self.hold_key(consumer, id, head, ParkCause::Retrying, Some(delay_ms));
         }
+    }
+
+    /// The lane waits no longer; what comes of it is the caller's to say.
+    fn end_backoff(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(id) else { return };
+        let LaneState::Backoff { until_tick_ms, load } = lane.state else { return };
+        lane.state = LaneState::Ready;
+        if let Some(state) = self.consumers.get_mut(&lane.consumer) {
+            state.waiting_retry -= 1;
+            state.retrying.remove(load);
+        }
+        self.timers.remove(&(until_tick_ms, Timer::Lane(id)));
     }
 
     /// Hands runs to the executors while there are lanes that are ready and places that are free. Whoever used the executors least goes first.
     pub(super) fn dispatch(&mut self) {
         // What runs leaves effects in memory until they are committed and folded: where that does not keep up, nothing more is begun.
-        if self.draining || self.overlay_full || self.open.is_full() {
+        if self.draining || !self.has_room() || self.open.is_full() {
             return;
         }
         let mut passed_over = None;
@@ -198,7 +217,7 @@ impl Core {
                 }
                 JobResult::Duplicate => self.duplicate(consumer, waiting),
                 JobResult::Stale => self.stale(consumer, waiting),
-                JobResult::Gap { expected } => again.extend(self.gap(consumer, waiting, expected)),
+                JobResult::Gap { expected } => again.extend(self.gap(consumer, id, waiting, expected)),
                 JobResult::Failed { version, failure } => {
                     backoff = self.failed(consumer, id, waiting, version, failure);
                 }
@@ -217,18 +236,22 @@ impl Core {
 
     /// Decides the state of a lane that nothing is running for.
     fn rest_lane(&mut self, id: LaneId, backoff_ms: Option<u64>) {
-        let Some(lane) = self.lanes.get_mut(id) else { return };
+        let Some(lane) = self.lanes.get(id) else { return };
         let (consumer, is_empty) = (lane.consumer, lane.queue.is_empty());
         let goes_on = self.is_at_work(consumer);
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         if is_empty || !goes_on {
             self.drop_lane(id);
         } else if let Some(delay_ms) = backoff_ms {
+            let mut load = Load::default();
+            lane.queue.iter().for_each(|waiting| load.add(Load::of(waiting)));
             state.waiting_retry += 1;
+            state.retrying.add(load);
             let until_tick_ms = self.at(delay_ms, Timer::Lane(id));
             if let Some(lane) = self.lanes.get_mut(id) {
-                lane.state = LaneState::Backoff { until_tick_ms };
+                lane.state = LaneState::Backoff { until_tick_ms, load };
             }
+            self.spill(id);
         } else {
             self.make_ready(id);
         }
@@ -236,10 +259,8 @@ impl Core {
 
     pub(super) fn backoff_over(&mut self, id: LaneId, tick_ms: u64) {
         let Some(lane) = self.lanes.get(id) else { return };
-        if lane.state == (LaneState::Backoff { until_tick_ms: tick_ms }) {
-            if let Some(state) = self.consumers.get_mut(&lane.consumer) {
-                state.waiting_retry -= 1;
-            }
+        if matches!(lane.state, LaneState::Backoff { until_tick_ms, .. } if until_tick_ms == tick_ms) {
+            self.end_backoff(id);
             self.make_ready(id);
         }
     }
@@ -273,12 +294,9 @@ impl Core {
 
     /// Forgets a lane and lets go of what is left in it. Not for a lane that runs, nor for one that is in a queue of lanes.
     pub(super) fn drop_lane(&mut self, id: LaneId) {
+        self.end_backoff(id);
         let Some(lane) = self.lanes.remove(id) else { return };
         let Some(state) = self.consumers.get_mut(&lane.consumer) else { return };
-        if let LaneState::Backoff { until_tick_ms } = lane.state {
-            state.waiting_retry -= 1;
-            self.timers.remove(&(until_tick_ms, Timer::Lane(id)));
-        }
         if let Some(key) = lane.key {
             state.by_key.remove(&key);
         }

@@ -115,6 +115,8 @@ pub enum Input {
     Refused(RowId),
     /// Whether what is executed and not yet folded into the view takes more memory than it may.
     OverlayFull(bool),
+    /// Whether the disk of the store has less room than it must keep.
+    DiskLow(bool),
     /// The host is to stop: nothing new is begun, and [`Action::Drained`] follows when nothing is under way.
     Drain,
     /// Time has passed.

@@ -44,8 +44,8 @@ pub struct KeyRunning {
 pub enum LaneDoing {
     /// An executor has it.
     Running,
-    /// It waits for an executor.
-    Ready,
+    /// It may be handled, and waits for this.
+    Ready(WaitsFor),
     /// It waits for its next attempt, for so many milliseconds.
     Backoff {
         /// From now on.
@@ -53,6 +53,31 @@ pub enum LaneDoing {
     },
     /// The id of its first message is being handled in another lane.
     Blocked,
+}
+
+/// What a lane waits for that could go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Its turn on an executor.
+    Turn,
+    /// Its consumer is paused, or probes with one message at a time.
+    Consumer,
+    /// The rate of its consumer allows the next attempt in so many milliseconds.
+    Rate {
+        /// From now on.
+        for_ms: u64,
+    },
+    /// As many keys of its consumer are handled as may be at a time.
+    Keys {
+        /// So many.
+        keys_max: usize,
+    },
+    /// Another message of its consumer, since all of them share their state.
+    SharedState,
+    /// Effects that are in memory and not durable or not folded yet.
+    Memory,
+    /// Room on the disk of the store.
+    Disk,
 }
 
 /// The parked messages of a key.
@@ -84,9 +109,9 @@ impl Core {
             let first = lane.queue.front()?;
             Some(KeyRunning {
                 doing: match &lane.state {
-                    LaneState::Ready => LaneDoing::Ready,
+                    LaneState::Ready => LaneDoing::Ready(self.waits_for(consumer)),
                     LaneState::Running { .. } => LaneDoing::Running,
-                    LaneState::Backoff { until_tick_ms } => LaneDoing::Backoff { for_ms: in_ms(*until_tick_ms) },
+                    LaneState::Backoff { until_tick_ms, .. } => LaneDoing::Backoff { for_ms: in_ms(*until_tick_ms) },
                     LaneState::Blocked => LaneDoing::Blocked,
                 },
                 messages: lane.queue.len(),

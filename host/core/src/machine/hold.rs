@@ -4,10 +4,12 @@ use super::breaker::{BreakerState, Change};
 use super::consumer::Phase;
 use super::core::{Core, Timer};
 use super::event::Action;
+use super::explain::WaitsFor;
+use super::parking::ParkBook;
 use crate::batch::{Edit, Hold, HoldBy};
 use crate::ids::ConsumerId;
 use crate::message::{Failure, Message};
-use crate::parked::ParkCause;
+use crate::parked::{ParkCause, ParkLane};
 use crate::policy::{BreakerPolicy, Policy};
 
 /// What an edit is counted with, in bytes.
@@ -17,6 +19,8 @@ impl Core {
     pub(super) fn change_policy(&mut self, consumer: ConsumerId, policy: Policy) {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let breaker = policy.breaker;
+        let delay_ms = policy.release.delay_ms(0);
+        let releases_now = delay_ms.filter(|_| state.policy.release.delay_ms(0).is_none());
         state.policy = policy;
         let tripped = state.holds.contains_key(&HoldBy::Breaker);
         match breaker {
@@ -24,6 +28,17 @@ impl Core {
             // A start finds it open: the pause begins anew.
             Some(policy) if tripped && !state.breaker.is_open() => self.open_breaker(consumer, policy.first_delay_ms),
             _ => {}
+        }
+        if let Some(delay_ms) = releases_now {
+            self.wake_held_without_time(consumer, delay_ms);
+        }
+    }
+
+    /// Keys that are held without a time come back by themselves from now on.
+    pub(super) fn wake_held_without_time(&mut self, consumer: ConsumerId, delay_ms: u64) {
+        let until_ms = Some(self.wall_ms().saturating_add(delay_ms));
+        for lane in self.exhausted_lanes(consumer, |book| book.until_tick_ms.is_none()) {
+            self.wake_parked_at(consumer, &lane, until_ms);
         }
     }
 
@@ -48,13 +63,18 @@ impl Core {
 
     /// Brings back the messages of all held keys.
     fn release_held(&mut self, consumer: ConsumerId) {
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
-        let held = state.parked.iter().filter(|(_, book)| book.cause == Some(ParkCause::Exhausted));
-        let mut held: Vec<_> = held.map(|(lane, _)| lane.clone()).collect();
-        held.sort();
-        for lane in held {
+        for lane in self.exhausted_lanes(consumer, |_| true) {
             self.request_release(consumer, lane, false);
         }
+    }
+
+    /// The lanes that a message holds whose attempts were used up, in an order that does not depend on that of a hash map.
+    fn exhausted_lanes(&self, consumer: ConsumerId, also: impl Fn(&ParkBook) -> bool) -> Vec<ParkLane> {
+        let Some(state) = self.consumers.get(&consumer) else { return Vec::new() };
+        let held = state.parked.iter().filter(|(_, book)| book.cause == Some(ParkCause::Exhausted) && also(book));
+        let mut held: Vec<_> = held.map(|(lane, _)| lane.clone()).collect();
+        held.sort();
+        held
     }
 
     /// Keeps a consumer from working, durably, or lets it go on.
@@ -62,7 +82,10 @@ impl Core {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         match &hold {
             Some(hold) => _ = state.holds.insert(by, hold.clone()),
-            None => _ = state.holds.remove(&by),
+            None => {
+                state.holds.remove(&by);
+                state.working_since_tick_ms = self.now.tick_ms;
+            }
         }
         // One that has no stream yet is not known to the store.
         if state.stream.is_some() {
@@ -145,6 +168,27 @@ impl Core {
         }
     }
 
+    /// What keeps the consumer's ready lanes: the same reasons as in [`Core::dispatch`], for whoever asks.
+    pub(super) fn waits_for(&self, consumer: ConsumerId) -> WaitsFor {
+        let Some(state) = self.consumers.get(&consumer) else { return WaitsFor::Turn };
+        let keys_max = state.policy.rate.keys_max.filter(|most| state.running >= *most);
+        if state.is_paused() || state.breaker.allowed() == 0 {
+            WaitsFor::Consumer
+        } else if self.disk_low {
+            WaitsFor::Disk
+        } else if self.overlay_full || self.open.is_full() {
+            WaitsFor::Memory
+        } else if state.policy.shared_state && state.running > 0 {
+            WaitsFor::SharedState
+        } else if let Some(keys_max) = keys_max {
+            WaitsFor::Keys { keys_max }
+        } else if let Some(until_tick_ms) = state.paced_until_tick_ms {
+            WaitsFor::Rate { for_ms: until_tick_ms.saturating_sub(self.now.tick_ms) }
+        } else {
+            WaitsFor::Turn
+        }
+    }
+
     /// Whether other consumers need the executor that a slow one would take next: the last one that it leaves to anybody, or the last one that the
     /// slow ones together leave to the quick.
     fn others_need(&self, consumer: ConsumerId, own_last: bool) -> bool {
@@ -158,6 +202,7 @@ impl Core {
                 *id != consumer
                     && (own_last || !state.pace.is_slow())
                     && state.phase == Phase::Running
+                    && state.could_begin()
                     && (state.running > 0
                         || !state.ready.is_empty()
                         || state.pace.was_busy(self.now.tick_ms, MOMENT_MS))

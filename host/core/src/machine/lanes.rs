@@ -9,6 +9,7 @@ use super::event::LaneId;
 use crate::ids::{ConsumerId, IdHash};
 use crate::message::{FailedAttempt, HISTORY_MAX, Message};
 use crate::parked::{ParkCause, ParkPlace, Parked};
+use crate::policy::Policy;
 use crate::time::Now;
 
 /// A message that waits in its lane, and what happened to it so far.
@@ -81,6 +82,38 @@ impl Waiting {
     }
 }
 
+/// A part of a consumer's books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Load {
+    /// What a message takes. One that was brought back is in the store, and not in the books.
+    pub(crate) fn of(waiting: &Waiting) -> Self {
+        match waiting.released {
+            Some(_) => Self::default(),
+            None => Self { messages: 1, bytes: waiting.message.weight() },
+        }
+    }
+
+    pub(crate) fn add(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+    }
+
+    pub(crate) fn remove(&mut self, less: Self) {
+        self.messages -= less.messages;
+        self.bytes -= less.bytes;
+    }
+
+    /// Whether it is the `part`th part of the books or more.
+    pub(crate) fn is_part(self, part: usize, policy: &Policy) -> bool {
+        self.messages * part >= policy.messages_held_max || self.bytes * part >= policy.bytes_held_max
+    }
+}
+
 /// What a lane is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LaneState {
@@ -88,8 +121,8 @@ pub(crate) enum LaneState {
     Ready,
     /// A run of its first `jobs` messages is out, with these claims on message ids. Whose state it changes was decided when it began.
     Running { jobs: usize, claims: Vec<IdHash>, shared_state: bool },
-    /// Waits for its head's next attempt.
-    Backoff { until_tick_ms: u64 },
+    /// Waits for its head's next attempt, and takes so much of its consumer's books meanwhile.
+    Backoff { until_tick_ms: u64, load: Load },
     /// Its head's id is being handled in another lane.
     Blocked,
 }

@@ -22,7 +22,7 @@ pub use self::event::{
     Action, Arrival, Fetch, HaltReason, Input, Job, JobResult, KnownConsumer, LaneId, OutboxRow, Run, Start, Turn,
     VersionRule,
 };
-pub use self::explain::{Explanation, KeyParked, KeyRunning, LaneDoing};
+pub use self::explain::{Explanation, KeyParked, KeyRunning, LaneDoing, WaitsFor};
 pub use self::operate::{Operation, OperationRefused};
 pub use self::status::{ConsumerStatus, Status};
 

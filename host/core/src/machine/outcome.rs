@@ -15,7 +15,7 @@ use crate::effects::{Event, WriteSet};
 use crate::ids::{ConsumerId, RowId, Version};
 use crate::message::{DeadLetter, FailedAttempt, Failure, GivenUp, Headers};
 use crate::parked::ParkCause;
-use crate::policy::{OnExhausted, OnGap, Policy};
+use crate::policy::{OnExhausted, Policy, VersionPolicy};
 use crate::transaction::event_id;
 
 /// What a failed attempt comes to.
@@ -77,7 +77,13 @@ impl Core {
 
     /// Sets the message aside until those before it came. If they will not be waited for any longer, it is given up, or comes back to be tried again
     /// without them.
-    pub(super) fn gap(&mut self, consumer: ConsumerId, mut waiting: Waiting, expected: u64) -> Option<Waiting> {
+    pub(super) fn gap(
+        &mut self,
+        consumer: ConsumerId,
+        id: LaneId,
+        mut waiting: Waiting,
+        expected: u64,
+    ) -> Option<Waiting> {
         if self.settings.breaks.has(Break::LoseGap) {
             self.stale(consumer, waiting);
             return None;
@@ -85,7 +91,14 @@ impl Core {
         let state = self.consumers.get_mut(&consumer)?;
         state.breaker.nothing_tried();
         let policy = state.policy.versions.unwrap_or_default();
-        match self.judge_gap(consumer, &waiting, policy.on_gap) {
+        if self.is_filled_in(id, &waiting, expected) {
+            // What it follows is here and will be handled: whoever passed it now would make it stale. Its deadline begins anew.
+            self.note_gap_left(consumer, waiting.released.as_ref());
+            waiting.until_ms = None;
+            self.set_aside(consumer, waiting, ParkCause::Gap { expected }, policy.gap_longest_ms);
+            return None;
+        }
+        match self.judge_gap(consumer, &waiting, policy) {
             GapEnd::Waits => {
                 self.set_aside(consumer, waiting, ParkCause::Gap { expected }, policy.gap_longest_ms);
                 None
@@ -127,7 +140,7 @@ impl Core {
         // While too much fails for no fault of the messages, none of them is given up for it.
         let spared = state.breaker.is_open() && is_not_the_messages(&failure);
         let policy = state.policy.clone();
-        let verdict = self.judge(&policy, &mut waiting, &failure, spared);
+        let verdict = self.judge(consumer, &mut waiting, &failure, spared);
         let last = failure.clone();
         waiting.calls = waiting.calls.saturating_add(1);
         waiting.remember(FailedAttempt { at_ms: self.now.wall_ms, version, failure });
@@ -148,15 +161,18 @@ impl Core {
         None
     }
 
-    fn judge(&self, policy: &Policy, waiting: &mut Waiting, failure: &Failure, spared: bool) -> Verdict {
+    fn judge(&self, consumer: ConsumerId, waiting: &mut Waiting, failure: &Failure, spared: bool) -> Verdict {
+        let Some(state) = self.consumers.get(&consumer) else { return Verdict::Exhausted };
+        let (policy, working_since_tick_ms) = (&state.policy, state.working_since_tick_ms);
         let asked_ms = match failure {
             Failure::Reject { .. } => return Verdict::GiveUp(GivenUp::Rejected),
-            Failure::Park { after_ms, .. } => return self.judge_park(policy, waiting, *after_ms),
+            Failure::Park { after_ms, .. } => return self.judge_park(consumer, policy, waiting, *after_ms),
             Failure::Retry { after_ms, .. } => *after_ms,
             Failure::Trap { .. } | Failure::Timeout { .. } | Failure::Limit { .. } => None,
         };
         let seed = self.settings.jitter_seed ^ waiting.message.sequence;
-        let since = *waiting.failing_since_tick_ms.get_or_insert(self.now.tick_ms);
+        let began = *waiting.failing_since_tick_ms.get_or_insert(self.now.tick_ms);
+        let since = began.max(working_since_tick_ms);
         if spared {
             return Verdict::Again(policy.retry.delay_ms(waiting.failures.saturating_add(1), asked_ms, seed).max(1));
         }
@@ -172,9 +188,12 @@ impl Core {
     }
 
     /// What becomes of a message that comes too early, by what it was parked for.
-    fn judge_gap(&mut self, consumer: ConsumerId, waiting: &Waiting, on_gap: OnGap) -> GapEnd {
+    fn judge_gap(&mut self, consumer: ConsumerId, waiting: &Waiting, policy: VersionPolicy) -> GapEnd {
         let is_over = waiting.until_ms.is_some_and(|until_ms| until_ms <= self.wall_ms());
-        let is_overdue = is_over && matches!(waiting.cause, Some(ParkCause::Gap { .. }));
+        // What fills the gap may have waited on the stream all the while that the consumer did not read it.
+        let could_come = self.worked_ms(consumer).is_some_and(|worked_ms| worked_ms >= policy.gap_longest_ms);
+        let is_overdue = is_over && could_come && matches!(waiting.cause, Some(ParkCause::Gap { .. }));
+        let on_gap = policy.on_gap;
         match &waiting.released {
             // One that was tried had its turn before: the gap in front of it was closed or passed then. To wait for it again, and to be asked to wait by the
             // plug-in after it, would go on for ever.
@@ -183,11 +202,21 @@ impl Core {
         }
     }
 
-    fn judge_park(&self, policy: &Policy, waiting: &Waiting, asked_ms: Option<u64>) -> Verdict {
+    /// Whether a message that the other one follows waits behind it in its lane.
+    fn is_filled_in(&self, id: LaneId, waiting: &Waiting, expected: u64) -> bool {
+        let Some(own) = waiting.message.entity_version else { return false };
+        let before = expected..own;
+        let fills = |other: &Waiting| other.message.entity_version.is_some_and(|version| before.contains(&version));
+        self.lanes.get(id).is_some_and(|lane| lane.queue.iter().any(fills))
+    }
+
+    fn judge_park(&self, consumer: ConsumerId, policy: &Policy, waiting: &Waiting, asked_ms: Option<u64>) -> Verdict {
         let now_ms = self.wall_ms();
         // Only while it asks: the time that it was held behind others is not its own.
         let since_ms = waiting.parked_at_ms.filter(|_| waiting.cause == Some(ParkCause::Asked)).unwrap_or(now_ms);
-        let left_ms = policy.park.longest_ms.saturating_sub(now_ms.saturating_sub(since_ms));
+        // What it waits for could not come while its consumer did not work.
+        let waited_ms = now_ms.saturating_sub(since_ms).min(self.worked_ms(consumer).unwrap_or(0));
+        let left_ms = policy.park.longest_ms.saturating_sub(waited_ms);
         if left_ms == 0 {
             Verdict::GiveUp(GivenUp::ParkedTooLong)
         } else {

@@ -17,12 +17,12 @@ use crate::batch::{Outcome, Settlement};
 use crate::ids::{ConsumerId, ParkId};
 use crate::parked::{ParkCause, ParkLane, ParkPlace, Parked, ParkedLane};
 
-/// Lanes of a consumer that are released at the same time, of those that were held and of the others: each holds up to a fetch of messages in
-/// memory. Keys in trouble take their places for long, so the others have places of their own.
+/// Lanes of a consumer that are released at the same time, of those that were held and of the others: each has up to a quarter more than a fetch of
+/// messages in memory. Keys in trouble take their places for long, so the others have places of their own.
 pub(super) const RELEASING_MAX: usize = 32;
 /// Messages of one fetch, at most.
 const FETCH_ROWS_MAX: usize = 64;
-/// A fetch may end once its messages take this much memory, in bytes.
+/// A fetch ends once its messages take this much memory, in bytes: it is longer by less than one message.
 const FETCH_BYTES_MAX: usize = 256 << 10;
 
 /// What a lane's parked messages are doing.
@@ -65,6 +65,8 @@ pub(crate) struct Releasing {
     ticket: Option<u64>,
     /// Messages that are in the lane's memory.
     in_lane: u64,
+    /// Messages of the last fetch.
+    page_rows: u64,
     /// Messages that were tried and set aside again.
     set_aside: u64,
     /// Messages were parked since the last fetch began: it may not have seen them.
@@ -150,6 +152,7 @@ impl Core {
     pub(super) fn begin_parked(&mut self, consumer: ConsumerId) {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let untils = std::mem::take(&mut state.recovered_untils);
+        let delay_ms = state.policy.release.delay_ms(0);
         let orphans: Vec<_> = state
             .parked
             .iter()
@@ -161,6 +164,9 @@ impl Core {
         }
         for lane in orphans {
             self.request_release(consumer, lane, false);
+        }
+        if let Some(delay_ms) = delay_ms {
+            self.wake_held_without_time(consumer, delay_ms);
         }
     }
 
@@ -207,10 +213,14 @@ impl Core {
     /// Sets a message aside; its key goes on without it.
     pub(super) fn set_aside(&mut self, consumer: ConsumerId, mut waiting: Waiting, cause: ParkCause, delay_ms: u64) {
         let known_gap = matches!((cause, &waiting.cause), (ParkCause::Gap { .. }, Some(ParkCause::Gap { .. })));
-        if known_gap && let Some(place) = waiting.released.clone() {
-            // Nothing changed for it: it stays as it is.
-            let until_ms = waiting.until_ms;
-            self.back_aside(consumer, &place, cause, until_ms);
+        if known_gap
+            && let Some(until_ms) = waiting.until_ms
+            && let Some(place) = waiting.released.clone()
+        {
+            // Nothing changed for it: it stays as it is. Before its consumer has worked for long enough, no time makes it overdue.
+            let early_ms = delay_ms.saturating_sub(self.worked_ms(consumer).unwrap_or(0));
+            let until_ms = until_ms.max(self.wall_ms().saturating_add(early_ms));
+            self.back_aside(consumer, &place, cause, Some(until_ms));
             return;
         }
         if cause == ParkCause::Asked && waiting.cause != Some(cause) {

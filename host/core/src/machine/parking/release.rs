@@ -62,6 +62,14 @@ impl Core {
         GapEnd::Waits
     }
 
+    /// A message that was brought back waits on in front of the gap that it found: none behind it is to pass that.
+    pub(in crate::machine) fn note_gap_left(&mut self, consumer: ConsumerId, place: Option<&ParkPlace>) {
+        let book = place.and_then(|place| self.consumers.get_mut(&consumer)?.parked.get_mut(&place.lane));
+        if let Some(ParkState::Releasing(releasing)) = book.map(|book| &mut book.state) {
+            releasing.gap_left = true;
+        }
+    }
+
     pub(in crate::machine) fn parked_time_is_over(&mut self, consumer: ConsumerId, lane: ParkLane) {
         if let Some(book) = self.consumers.get_mut(&consumer).and_then(|state| state.parked.get_mut(&lane)) {
             book.until_tick_ms = None;
@@ -71,7 +79,7 @@ impl Core {
 
     /// Begins releases while there is room for them.
     pub(in crate::machine) fn release(&mut self) {
-        if self.draining || self.overlay_full || self.open.is_full() {
+        if self.draining || !self.has_room() || self.open.is_full() {
             return;
         }
         let mut begun = Vec::new();
@@ -122,7 +130,8 @@ impl Core {
             }
             return;
         }
-        if releasing.ticket.is_some() || releasing.in_lane > FETCH_ROWS_MAX as u64 / 4 {
+        // A page of large messages is a short one, so what is left of it says how much memory the lane takes.
+        if releasing.ticket.is_some() || releasing.in_lane > releasing.page_rows / 4 {
             return;
         }
         self.next_ticket += 1;
@@ -162,7 +171,8 @@ impl Core {
         };
         let place = last.place();
         releasing.after = Some((place.order, place.id));
-        releasing.in_lane += rows.len() as u64;
+        releasing.page_rows = rows.len() as u64;
+        releasing.in_lane += releasing.page_rows;
         self.put_in_front(consumer, rows.iter().map(|row| Waiting::released(row, self.now)).collect());
         self.go_on_releasing(consumer, lane);
     }
@@ -174,7 +184,8 @@ impl Core {
         let known = key.as_ref().and_then(|key| state.by_key.get(key)).copied();
         if let Some(lane) = known.and_then(|id| self.lanes.get_mut(id)) {
             let running = if let LaneState::Running { jobs, .. } = lane.state { jobs } else { 0 };
-            let released = lane.queue.iter().take_while(|waiting| waiting.released.is_some()).count();
+            // Behind those that were brought back before, also where one that was not parked runs in front of them.
+            let released = lane.queue.iter().rposition(|waiting| waiting.released.is_some()).map_or(0, |last| last + 1);
             let at = released.max(running);
             let behind = lane.queue.split_off(at.min(lane.queue.len()));
             lane.queue.extend(rows);

@@ -85,7 +85,13 @@ impl Bench {
             .parked
             .iter()
             .filter(|((consumer, place), _)| *consumer == fetch.consumer && place.lane == fetch.lane && behind(place));
-        wanted.take(fetch.rows_max).map(|(_, row)| Arc::clone(row)).collect()
+        let mut bytes = 0;
+        let fits = |row: &Arc<Parked>| {
+            let fits = bytes < fetch.bytes_max;
+            bytes += row.weight();
+            fits
+        };
+        wanted.take(fetch.rows_max).map(|(_, row)| Arc::clone(row)).take_while(fits).collect()
     }
 
     /// An operator asks for something.

@@ -58,15 +58,19 @@ fn pulls_stop_at_the_outbox_rows_and_go_on_when_they_are_acknowledged() {
 }
 
 #[test]
-fn pulls_stop_while_the_overlay_is_full() {
-    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), Policy { messages_held_max: 4, ..policy() });
-    let generation = bench.generation(consumer);
-    assert_eq!(bench.pulls(), [4]);
-    bench.tell(Input::OverlayFull(true));
-    bench.tell(Input::PullEnded { consumer, generation, undelivered: 4 });
-    assert!(bench.pulls().is_empty());
-    bench.tell(Input::OverlayFull(false));
-    assert_eq!(bench.pulls(), [4]);
+fn pulls_and_runs_stop_while_the_overlay_is_full_or_the_disk_has_too_little_room() {
+    for full in [Input::OverlayFull as fn(bool) -> Input, Input::DiskLow] {
+        let policy = Policy { messages_held_max: 4, ..policy() };
+        let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy);
+        let generation = bench.generation(consumer);
+        assert_eq!(bench.pulls(), [4]);
+        bench.tell(full(true));
+        bench.deliver(consumer, &[message(1, "a")]);
+        bench.tell(Input::PullEnded { consumer, generation, undelivered: 3 });
+        assert!(bench.pulls().is_empty() && bench.runs().is_empty());
+        bench.tell(full(false));
+        assert_eq!((bench.pulls(), bench.runs().len()), (vec![3], 1));
+    }
 }
 
 #[test]

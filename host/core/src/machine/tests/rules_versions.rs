@@ -2,10 +2,10 @@
 
 use super::bench::*;
 use crate::ids::ConsumerId;
-use crate::machine::{JobResult, Operation, Run, Settings, Turn, VersionRule};
+use crate::machine::{Input, JobResult, Operation, Run, Settings, Turn, VersionRule};
 use crate::message::Message;
 use crate::parked::ParkLane;
-use crate::policy::{OnGap, Policy, VersionPolicy};
+use crate::policy::{OnGap, Policy, RatePolicy, RetryPolicy, VersionPolicy};
 
 /// Waits for 1,000 ms.
 fn by_version(on_gap: OnGap) -> Policy {
@@ -195,4 +195,81 @@ fn the_time_of_a_message_that_asked_to_be_parked_passes_no_gap() {
     entity.bench.end(&run, vec![park(Some(100))]);
     assert_eq!((entity.wake(), entity.applied.as_slice()), (100, [1, 2].as_slice()));
     assert_eq!(entity.bench.parked.len(), 1, "4 waits for 3");
+}
+
+/// Version 3 waits for 2, which failed and waits for its next attempt longer than anybody waits for a gap.
+fn filled_by_one_in_backoff(on_gap: OnGap) -> Entity {
+    let retry_policy = RetryPolicy { first_delay_ms: 5_000, ..policy().retry };
+    // One attempt at a time, so that neither is handled in the other's run.
+    let rate = RatePolicy { per_second: Some(5), keys_max: None };
+    let mut entity = Entity::new(Policy { retry: retry_policy, rate, ..by_version(on_gap) });
+    entity.bench.tick_ms = 10_000;
+    entity.deliver(&[(1, 1)]);
+    entity.deliver(&[(2, 3)]);
+    entity.wake();
+    entity.bench.deliver(entity.consumer, &[versioned(3, 2)]);
+    entity.bench.wake();
+    let run = entity.bench.run();
+    entity.bench.end(&run, vec![retry()]);
+    entity
+}
+
+#[test]
+fn a_gap_is_not_passed_while_what_fills_it_waits_for_its_next_attempt() {
+    for on_gap in [OnGap::GoOn, OnGap::DeadLetter] {
+        let mut entity = filled_by_one_in_backoff(on_gap);
+        while !entity.bench.core.timers.is_empty() {
+            entity.wake();
+        }
+        assert_eq!(entity.applied, [1, 2, 3], "{on_gap:?}");
+        assert!(entity.bench.parked.is_empty());
+    }
+}
+
+#[test]
+fn an_operator_passes_no_gap_that_is_about_to_be_filled() {
+    let mut entity = filled_by_one_in_backoff(OnGap::GoOn);
+    entity.bench.operate(entity.consumer, Operation::Release(ParkLane::Key("a".into()))).unwrap();
+    entity.work();
+    assert_eq!(entity.applied, [1]);
+    while !entity.bench.core.timers.is_empty() {
+        entity.wake();
+    }
+    assert_eq!(entity.applied, [1, 2, 3]);
+}
+
+#[test]
+fn a_gap_is_waited_for_anew_after_a_time_in_which_nothing_was_read() {
+    for on_gap in [OnGap::GoOn, OnGap::DeadLetter] {
+        let mut entity = Entity::new(by_version(on_gap));
+        entity.deliver(&[(1, 1), (2, 3)]);
+        entity.bench.operate(entity.consumer, Operation::Pause { reason: "".into() }).unwrap();
+        entity.bench.tick_ms += 60_000;
+        entity.bench.tell(Input::Tick);
+        entity.bench.operate(entity.consumer, Operation::Resume).unwrap();
+        entity.work();
+        entity.bench.tick_ms += 999;
+        entity.bench.tell(Input::Tick);
+        entity.work();
+        assert_eq!((entity.applied.as_slice(), entity.bench.parked.len()), ([1].as_slice(), 1), "{on_gap:?}");
+        assert_eq!(entity.wake(), 1, "it is waited for, and not looked at all the time");
+        assert!(entity.bench.parked.is_empty());
+    }
+}
+
+#[test]
+fn a_gap_is_not_passed_before_its_stream_is_read_again() {
+    let mut entity = Entity::new(by_version(OnGap::GoOn));
+    entity.deliver(&[(1, 1), (2, 3)]);
+    let (consumer, generation) = (entity.consumer, entity.bench.generation(entity.consumer));
+    entity.bench.tell(Input::Lost { consumer, generation });
+    entity.bench.tick_ms += 60_000;
+    entity.bench.tell(Input::Tick);
+    entity.work();
+    assert_eq!(entity.applied, [1]);
+    while entity.bench.commit().is_some() {}
+    entity.bench.positioned(consumer, "S", 1, 3);
+    entity.work();
+    entity.deliver(&[(3, 2)]);
+    assert_eq!(entity.applied, [1, 2, 3], "it was on the stream all the while");
 }
