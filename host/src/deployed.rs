@@ -7,6 +7,7 @@ use pelton_core::grants::Grants;
 use pelton_core::ids::ConsumerId;
 use pelton_core::transaction::{EffectLimits, Terms};
 
+use crate::ingest::Ingest;
 use crate::wasm::{Identity, Plugin, RunLimits};
 
 /// Everything that an attempt of a consumer depends on, besides the message and the state.
@@ -47,15 +48,17 @@ pub struct Deployed {
     pub consumer: ConsumerId,
     /// Its name.
     pub name: Box<str>,
+    /// How its deliveries become messages.
+    pub ingest: Ingest,
     serving: ArcSwap<Serving>,
 }
 
 impl Deployed {
     /// A consumer that serves by these rules.
     #[must_use]
-    pub fn new(consumer: ConsumerId, name: &str, rules: Rules) -> Self {
+    pub fn new(consumer: ConsumerId, name: &str, ingest: Ingest, rules: Rules) -> Self {
         let serving = ArcSwap::from_pointee(serving(name, rules));
-        Self { consumer, name: name.into(), serving }
+        Self { consumer, name: name.into(), ingest, serving }
     }
 
     /// What serves the next attempt.

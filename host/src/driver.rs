@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pelton_core::batch::Batch;
 use pelton_core::effects::Event;
 use pelton_core::ids::{ConsumerId, RowId};
-use pelton_core::message::DeadLetter;
+use pelton_core::message::{DeadLetter, GivenUp, Message};
 use pelton_core::parked::Parked;
 use pelton_core::policy::Policy;
 use pelton_core::transaction::ReadError;
@@ -219,7 +219,29 @@ impl Driver {
     /// have changed since.
     fn operate(&mut self, consumer: ConsumerId, operation: Operation) -> anyhow::Result<Result<(), OperationRefused>> {
         let seen = self.still_stands(consumer, &operation).context("reading the store for an operator")?;
-        Ok(seen.and_then(|()| self.core.operate(self.clock.now(), consumer, operation)))
+        let operation = seen.and_then(|()| self.read_again(consumer, operation));
+        Ok(operation.and_then(|operation| self.core.operate(self.clock.now(), consumer, operation)))
+    }
+
+    /// A message that nobody could read has no key, no id and no version, so what is replayed of it is read as a delivery would be: it may have been
+    /// edited, or the manifest corrected.
+    fn read_again(&self, consumer: ConsumerId, operation: Operation) -> Result<Operation, OperationRefused> {
+        let Operation::Replay(letter) = &operation else { return Ok(operation) };
+        if !matches!(letter.cause, GivenUp::Unreadable(_)) {
+            return Ok(operation);
+        }
+        let attached = self.consumers.get(&consumer).ok_or(OperationRefused::NotDeployed)?;
+        let message = Message::clone(&letter.message);
+        let stream = Arc::clone(&message.stream);
+        let (message, unreadable) =
+            attached.deployed.ingest.read(message, &|id| self.hands.reader.hash_id(&stream, id));
+        match unreadable {
+            Some(why) => Err(OperationRefused::Unreadable(why)),
+            None => {
+                let message = Arc::new(message);
+                Ok(Operation::Replay(Arc::new(DeadLetter { message, ..DeadLetter::clone(letter) })))
+            }
+        }
     }
 
     /// Whether the message that an operation is for is still as the operator saw it: handled a second time, it would be applied a second time.

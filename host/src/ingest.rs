@@ -7,10 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use pelton_core::batch::StreamIdentity;
 use pelton_core::ids::IdHash;
-use pelton_core::message::{Headers, Message};
+use pelton_core::message::Message;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -29,7 +27,6 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// How one consumer's deliveries become messages.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    stream: Arc<StreamIdentity>,
     key: Key,
     id: IdSource,
     entity_version: Option<VersionSource>,
@@ -37,11 +34,10 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// For a consumer by its manifest. All its messages hold on to `stream`, whose name begins the ids of those that have none of their own.
+    /// For a consumer by its manifest.
     #[must_use]
-    pub fn new(manifest: &Manifest, stream: Arc<StreamIdentity>) -> Self {
+    pub fn new(manifest: &Manifest) -> Self {
         Self {
-            stream,
             key: manifest.key.clone(),
             id: manifest.id.clone(),
             entity_version: manifest.entity_version.clone(),
@@ -49,29 +45,10 @@ impl Ingest {
         }
     }
 
-    /// Reads a delivery. The text says why the message can't be handed to a plug-in; its id is then `STREAM:SEQUENCE`, which needs no
-    /// mark, and it has its key if that could be told.
-    pub fn read(
-        &self,
-        subject: &str,
-        headers: Headers,
-        payload: Bytes,
-        sequence: u64,
-        published_at_ms: u64,
-        hash: &dyn Fn(&str) -> IdHash,
-    ) -> (Message, Option<Box<str>>) {
-        let mut message = Message {
-            id: Box::default(),
-            mark: None,
-            subject: subject.into(),
-            key: None,
-            headers,
-            payload,
-            sequence,
-            published_at_ms,
-            stream: Arc::clone(&self.stream),
-            entity_version: None,
-        };
+    /// Reads what a delivery has given a message so far: its key, its id and the version of its entity are found anew. The text says why it can't be
+    /// handed to a plug-in; its id is then `STREAM:SEQUENCE`, which needs no mark, and it has its key if that could be told.
+    pub fn read(&self, message: Message, hash: &dyn Fn(&str) -> IdHash) -> (Message, Option<Box<str>>) {
+        let mut message = Message { id: Box::default(), mark: None, key: None, entity_version: None, ..message };
         let mut unreadable = None;
         let mut found = Found::default();
         if self.looks_inside() {
@@ -100,7 +77,7 @@ impl Ingest {
             Err(reason) => _ = unreadable.get_or_insert(reason.into()),
         }
         if message.mark.is_none() {
-            message.id = format!("{}:{sequence}", self.stream.name).into();
+            message.id = message.id_by_sequence();
         }
         (message, unreadable)
     }

@@ -8,25 +8,23 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use pelton_core::batch::StreamIdentity;
 use pelton_core::ids::ConsumerId;
+use pelton_core::message::Message;
 use pelton_core::{Arrival, Input};
 
 use crate::board::Board;
-use crate::config::Manifest;
 use crate::deployed::Deployed;
 use crate::driver::Note;
-use crate::ingest::Ingest;
 use crate::nats::{Delivery, Incoming, LostReason};
 use crate::store::Reader;
 
 /// What a subscription reports to.
 pub struct Intake {
     deployed: Arc<Deployed>,
-    manifest: Manifest,
     reader: Arc<Reader>,
     board: Arc<Board>,
     notes: Sender<Note>,
-    /// How to read messages of the stream that the subscription stands on.
-    reading: Mutex<Option<Reading>>,
+    /// The stream that the subscription stands on.
+    stream: Mutex<Option<Arc<StreamIdentity>>>,
     seen: Mutex<Seen>,
 }
 
@@ -44,22 +42,11 @@ struct Seen {
 /// So many losses in a row are shown as a problem.
 const LOSSES_SHOWN: u32 = 3;
 
-struct Reading {
-    stream: Arc<StreamIdentity>,
-    ingest: Ingest,
-}
-
 impl Intake {
     /// The way in of one consumer.
     #[must_use]
-    pub fn new(
-        deployed: Arc<Deployed>,
-        manifest: Manifest,
-        reader: Arc<Reader>,
-        board: Arc<Board>,
-        notes: Sender<Note>,
-    ) -> Self {
-        Self { deployed, manifest, reader, board, notes, reading: Mutex::new(None), seen: Mutex::default() }
+    pub fn new(deployed: Arc<Deployed>, reader: Arc<Reader>, board: Arc<Board>, notes: Sender<Note>) -> Self {
+        Self { deployed, reader, board, notes, stream: Mutex::new(None), seen: Mutex::default() }
     }
 
     /// Takes what the subscription says.
@@ -68,9 +55,7 @@ impl Intake {
             Incoming::Positioned { consumer, generation, stream: facts } => {
                 self.found_stream(generation);
                 let stream = facts.identity;
-                let identity = Arc::new(stream.clone());
-                let ingest = Ingest::new(&self.manifest, Arc::clone(&identity));
-                *self.reading.lock() = Some(Reading { stream: identity, ingest });
+                *self.stream.lock() = Some(Arc::new(stream.clone()));
                 self.tell(Input::Positioned { consumer, generation, stream, last_sequence: facts.last_seq });
             }
             Incoming::Delivered { consumer, generation, deliveries } => self.deliver(consumer, generation, deliveries),
@@ -135,8 +120,8 @@ impl Intake {
     }
 
     fn deliver(&self, consumer: ConsumerId, generation: u64, deliveries: Vec<Delivery>) {
-        let reading = self.reading.lock();
-        let Some(Reading { stream, ingest }) = &*reading else { return };
+        let stream = self.stream.lock();
+        let Some(stream) = &*stream else { return };
         if let Some(last) = deliveries.last() {
             self.seen.lock().losses = 0;
             self.board.note(&self.deployed.name, |entry| {
@@ -147,10 +132,22 @@ impl Intake {
         let hash = |id: &str| self.reader.hash_id(stream, id);
         let arrive = |delivery: Delivery| {
             let Delivery { sequence, subject, headers, payload, published_at_ms, unreadable: flaw, .. } = delivery;
-            let (mut message, unreadable) = ingest.read(&subject, headers, payload, sequence, published_at_ms, &hash);
+            let message = Message {
+                id: Box::default(),
+                mark: None,
+                subject,
+                key: None,
+                headers,
+                payload,
+                sequence,
+                published_at_ms,
+                stream: Arc::clone(stream),
+                entity_version: None,
+            };
+            let (mut message, unreadable) = self.deployed.ingest.read(message, &hash);
             if flaw.is_some() {
                 // Its id may not be the one that its publisher meant; in any case it is not used up.
-                message.id = format!("{}:{sequence}", stream.name).into();
+                message.id = message.id_by_sequence();
                 message.mark = None;
             }
             let unreadable = flaw.or(unreadable);

@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod intake;
 pub mod nats;
 pub mod relay;
+pub mod room;
 pub mod store;
 pub mod telemetry;
 pub mod wasm;

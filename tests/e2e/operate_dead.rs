@@ -75,6 +75,28 @@ async fn a_dead_letter_is_replayed_with_another_payload_under_its_own_id() -> Re
 }
 
 #[tokio::test]
+async fn one_that_could_not_be_read_is_replayed_once_it_can_be_and_has_its_key_then() -> Result<()> {
+    let mut stage = Stage::running_with("fails", |manifest| {
+        manifest.key("json_pointer = \"/customer\"").section("[id]", "json_pointer = \"/n\"")
+    })
+    .await?;
+    stage.publish("x", "no JSON").await?;
+    stage.publish("x", r#"{"do":"reject","n":7,"customer":"alice"}"#).await?;
+    stage.host.wait_dead_letters("fails", 2, SOON).await?;
+    refuses(&stage, &["dead-letters", "replay", "fails", "1"], 1, &["still can't be read", "--payload FILE"])?;
+    refuses(&stage, &["dead-letters", "replay", "fails", "--all"], 1, &["1 can't be read and were left"])?;
+    stage.host.write("payload", br#"{"do":"ok","n":8,"customer":"bob"}"#)?;
+    let file = stage.host.path("payload").display().to_string();
+    says(&stage, &["dead-letters", "replay", "fails", "1", "--payload", &file])?;
+    let event = stage.event().await?;
+    assert!(event.subject.ends_with(".bob"), "its key is known now: {}", event.subject);
+    assert_eq!(event.json::<Value>()?["id"], "8");
+    stage.publish("x", r#"{"do":"ok","n":8,"customer":"bob"}"#).await?;
+    stage.wait_status("its id is used up", "fails", |entry| entry["duplicates"] == 1).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn dead_letters_of_a_key_and_all_others_are_replayed_in_order_once_the_plug_in_is_repaired() -> Result<()> {
     const MESSAGES: u64 = 1_100;
     let mut stage = Stage::new().await?;

@@ -44,6 +44,12 @@ impl Message {
         FIXED + self.payload.len() + self.subject.len() + self.id.len() + headers
     }
 
+    /// The id of a message that has none of its own: where it is in its stream.
+    #[must_use]
+    pub fn id_by_sequence(&self) -> Box<str> {
+        format!("{}:{}", self.stream.name, self.sequence).into()
+    }
+
     /// The value of the first header of this name, in whatever case it is written.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {

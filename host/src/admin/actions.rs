@@ -56,6 +56,8 @@ pub(super) enum Told {
     Busy,
     /// It is gone: somebody else was faster, and nothing is left to do.
     Gone,
+    /// Nobody could read it, and nobody can now: it was left.
+    Unreadable,
 }
 
 /// The time that a request has taken.
@@ -99,6 +101,7 @@ impl Step {
             Ok(()) => Ok(Told::Done),
             Err(OperationRefused::NotParked) => Ok(Told::Gone),
             Err(OperationRefused::BeingReleased) => Ok(Told::Busy),
+            Err(OperationRefused::Unreadable(_)) => Ok(Told::Unreadable),
             Err(refused) => Err(Failed::refused(refused, what)),
         }
     }
@@ -119,6 +122,7 @@ impl DoneView {
         match told {
             Told::Done => self.count += 1,
             Told::Busy => self.busy += 1,
+            Told::Unreadable => self.unreadable += 1,
             Told::Gone => {}
         }
     }

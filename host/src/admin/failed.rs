@@ -35,7 +35,10 @@ impl Failed {
     pub(super) fn refused(refused: OperationRefused, what: &str) -> Self {
         let code = match refused {
             OperationRefused::UnknownConsumer | OperationRefused::NotParked => StatusCode::NOT_FOUND,
-            OperationRefused::NotBound | OperationRefused::BeingReleased => StatusCode::CONFLICT,
+            OperationRefused::NotBound
+            | OperationRefused::BeingReleased
+            | OperationRefused::NotDeployed
+            | OperationRefused::Unreadable(_) => StatusCode::CONFLICT,
             OperationRefused::Draining => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(code, format!("{what}: {refused}"))

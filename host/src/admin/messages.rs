@@ -131,6 +131,9 @@ pub struct DoneView {
     pub count: u64,
     /// How many were left because they were being handled at that moment.
     pub busy: u64,
+    /// How many were left because they can't be read: their payloads have to be replaced one by one.
+    #[serde(default)]
+    pub unreadable: u64,
     /// Where the next step begins; none: it is done.
     pub next: Option<String>,
 }

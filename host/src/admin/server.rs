@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::driver::{Note, Snapshot};
 use crate::nats::ConnectionStatus;
 use crate::relay::Refusals;
+use crate::room::Room;
 use crate::store::Reader;
 
 /// What answers are made from.
@@ -48,6 +49,8 @@ pub struct Admin {
     pub deployed: Arc<AtomicBool>,
     /// The last refused publish.
     pub refusals: Arc<Refusals>,
+    /// The disk of the data directory.
+    pub room: Arc<Room>,
     /// Memory that what is executed and not yet folded may take: actions on many messages wait at it, in bytes.
     pub overlay_bytes_max: usize,
 }
@@ -220,6 +223,7 @@ impl Admin {
             }
         }
         reasons.dedup();
+        reasons.extend(self.room.problem());
         if !self.deployed.load(Ordering::Relaxed) {
             reasons.push("the consumers are being deployed".into());
         }

@@ -25,6 +25,7 @@ use crate::executor::{self, Shared};
 use crate::faults;
 use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Publisher};
 use crate::relay::{self, Refusals};
+use crate::room::Room;
 use crate::store::{self, Opened};
 use crate::wasm::{self, Sandbox};
 
@@ -150,6 +151,8 @@ impl Host {
         let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver))?;
         let board = Arc::new(Board::default());
         let deployed = Arc::new(AtomicBool::new(false));
+        let room = Room::new(&config.store.path, config.store.free_bytes_min);
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));
         let admin = Admin {
             notes: notes.clone(),
             board: Arc::clone(&board),
@@ -159,6 +162,7 @@ impl Host {
             connections: [links.consuming.status(), links.publishing.status()],
             deployed: Arc::clone(&deployed),
             refusals: Arc::clone(&links.refusals),
+            room,
             overlay_bytes_max: config.store.overlay_bytes_max,
         };
         let admin = match config.admin {

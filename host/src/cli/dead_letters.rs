@@ -40,7 +40,7 @@ fn list(wanted: &DeadList) -> anyhow::Result<ExitCode> {
     let letters = if *newest {
         self::newest(client.dead_letters(&filter, PAGE), limit)?
     } else {
-        many::first(client.dead_letters(&filter, PAGE.min(limit)), limit)?
+        many::listed(ask, client.dead_letters(&filter, PAGE.min(limit + 1)), limit)?
     };
     show(ask, &letters, || tables::dead_letters(&letters))
 }

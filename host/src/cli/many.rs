@@ -74,6 +74,25 @@ pub(super) fn first<T: DeserializeOwned>(mut pages: Pages<'_, T>, limit: usize) 
     Ok(found)
 }
 
+/// The first `limit` items of a list, for a reader: who sees a list that was cut is told so.
+///
+/// # Errors
+/// If the host can't be asked.
+pub(super) fn listed<T: DeserializeOwned>(
+    ask: &super::args::Ask,
+    pages: Pages<'_, T>,
+    limit: usize,
+) -> Result<Vec<T>, ClientError> {
+    let mut found = first(pages, limit.saturating_add(1))?;
+    if found.len() > limit {
+        found.truncate(limit);
+        if !ask.json {
+            eprintln!("these are the first {limit}; --limit shows more, and `export` all of them");
+        }
+    }
+    Ok(found)
+}
+
 /// Writes a list as JSON, one item a line; holds no more than a page of it.
 ///
 /// # Errors
@@ -114,6 +133,7 @@ pub(super) fn all_steps(
         })?;
         all.count += done.count;
         all.busy += done.busy;
+        all.unreadable += done.unreadable;
         if done.next.is_none() {
             return Ok(all);
         }
@@ -127,11 +147,14 @@ pub(super) fn all_steps(
 /// If the output is closed.
 pub(super) fn tell(ask: &super::args::Ask, done: &DoneView, text: impl FnOnce() -> String) -> anyhow::Result<ExitCode> {
     show(ask, done, text)?;
-    if done.busy == 0 {
-        return Ok(ExitCode::SUCCESS);
+    if done.busy > 0 {
+        eprintln!("error: {} are being handled at this moment and were left; try again", done.busy);
     }
-    eprintln!("error: {} are being handled at this moment and were left; try again", done.busy);
-    Ok(ExitCode::FAILURE)
+    if done.unreadable > 0 {
+        let count = done.unreadable;
+        eprintln!("error: {count} can't be read and were left; replay each with --payload FILE, or drop it");
+    }
+    Ok(if done.busy + done.unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Stops an action on more than one message that nobody said yes to.

@@ -26,8 +26,8 @@ pub(super) fn run(command: Parked) -> anyhow::Result<ExitCode> {
 fn list(wanted: &List<ParkedReason>) -> anyhow::Result<ExitCode> {
     let client = client(&wanted.ask)?;
     let limit = wanted.limit as usize;
-    let pages = client.parked(&many::filter(&wanted.selection, !wanted.ask.json), PAGE.min(limit));
-    let messages = many::first(pages, limit)?;
+    let pages = client.parked(&many::filter(&wanted.selection, !wanted.ask.json), PAGE.min(limit + 1));
+    let messages = many::listed(&wanted.ask, pages, limit)?;
     show(&wanted.ask, &messages, || tables::parked(&messages))
 }
 

@@ -85,6 +85,8 @@ pub struct StoreConfig {
     pub cache_bytes: usize,
     /// What may be executed and not yet folded into the view, in bytes; pulls wait at it. 1 MiB to 16 GiB.
     pub overlay_bytes_max: usize,
+    /// Bytes that have to be free on the data directory's disk, else nothing new is begun; 0: nobody looks. At most 1 TiB.
+    pub free_bytes_min: u64,
     /// Longest time between two checkpoints, in milliseconds. 100 to 3,600,000.
     pub checkpoint_interval_ms: u64,
     /// How long the ids of processed messages are remembered, in hours. 24 to 8,760.

@@ -140,6 +140,7 @@ fn store(context: &Context<'_>, mut section: Section<'_, '_>) -> StoreConfig {
         path: beside(context.file, path),
         cache_bytes: section.size_or("cache_bytes", 64 << 20, MIB..=64 * GIB, "bytes"),
         overlay_bytes_max: section.size_or("overlay_bytes_max", 64 << 20, MIB..=16 * GIB, "bytes"),
+        free_bytes_min: section.number_or("free_bytes_min", 128 << 20, 0..=1024 * GIB, "bytes").value,
         checkpoint_interval_ms: section
             .number_or("checkpoint_interval_ms", 10_000, 100..=3_600_000, "milliseconds")
             .value,

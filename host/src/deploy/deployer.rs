@@ -21,6 +21,7 @@ use crate::board::Board;
 use crate::config::{self, Manifest};
 use crate::deployed::Deployed;
 use crate::driver::{Attachment, Note};
+use crate::ingest::Ingest;
 use crate::intake::Intake;
 use crate::nats::{Connection, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionSettings};
 use crate::store::Reader;
@@ -269,10 +270,9 @@ impl Deployer {
         let Dependencies { connection, board, .. } = &self.deps;
         let declaring = Declaring::begin(connection, board, &manifest.name, &manifest.streams).await;
         let rules = rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms);
-        let deployed = Arc::new(Deployed::new(consumer, &manifest.name, rules));
+        let deployed = Arc::new(Deployed::new(consumer, &manifest.name, Ingest::new(&manifest), rules));
         let intake = Intake::new(
             Arc::clone(&deployed),
-            manifest.clone(),
             Arc::clone(&self.deps.reader),
             Arc::clone(&self.deps.board),
             self.deps.notes.clone(),

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::path::Path;
 
+use bytes::Bytes;
+use pelton_core::batch::StreamIdentity;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -12,7 +14,7 @@ fn ingest(sections: &str) -> Ingest {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("x.toml");
     std::fs::write(&file, format!("component = \"x.wasm\"\n{sections}")).unwrap();
-    Ingest::new(&Manifest::load(Path::new(&file)).unwrap(), stream())
+    Ingest::new(&Manifest::load(Path::new(&file)).unwrap())
 }
 
 fn stream() -> Arc<StreamIdentity> {
@@ -38,8 +40,22 @@ fn hash(id: &str) -> IdHash {
 }
 
 fn read(ingest: &Ingest, headers: &[(&str, &str)], payload: &[u8]) -> (Message, Option<Box<str>>) {
-    let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    ingest.read("orders.alice.new", headers, Bytes::copy_from_slice(payload), 7, 1_000, &hash)
+    ingest.read(delivered(headers, payload), &hash)
+}
+
+fn delivered(headers: &[(&str, &str)], payload: &[u8]) -> Message {
+    Message {
+        id: Box::default(),
+        mark: None,
+        subject: "orders.alice.new".into(),
+        key: None,
+        headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        payload: Bytes::copy_from_slice(payload),
+        sequence: 7,
+        published_at_ms: 1_000,
+        stream: stream(),
+        entity_version: None,
+    }
 }
 
 /// The key, or why there is none.
@@ -170,9 +186,9 @@ fn only_ids_that_need_a_mark_are_hashed() {
         hash(id)
     };
     let ingest = with("", "", "bytes");
-    ingest.read("orders.a", Headers::new(), Bytes::new(), 1, 0, &count);
+    ingest.read(delivered(&[], b""), &count);
     assert_eq!(hashed.get(), 0);
-    ingest.read("orders.a", vec![("Nats-Msg-Id".into(), "m".into())], Bytes::new(), 1, 0, &count);
+    ingest.read(delivered(&[("Nats-Msg-Id", "m")], b""), &count);
     assert_eq!(hashed.get(), 1);
 }
 

@@ -117,12 +117,13 @@ pub async fn run(options: PoisonedOptions) -> Result<PoisonedReport> {
     let stage = Stage::set(options, poisoned).await?;
     let beside_seconds = stage.others_done(options.others).await?;
     let parked = stage.wait_parked(poisoned).await?;
-    let host_peak_resident_bytes = stage.host.usage()?.peak_resident_bytes;
     stage.host.manifest("bench", &manifest(false))?;
     let released = Instant::now();
     stage.release().await?;
     wait_for_events(&stage.client, &stage.host, options.others + poisoned).await?;
     let release_seconds = released.elapsed().as_secs_f64();
+    // After the release: to bring them back is no less work than to put them away.
+    let host_peak_resident_bytes = stage.host.usage()?.peak_resident_bytes;
     let (alone_per_second, beside_per_second) =
         (options.others as f64 / alone_seconds, options.others as f64 / beside_seconds);
     Ok(PoisonedReport {

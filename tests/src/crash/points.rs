@@ -16,21 +16,22 @@ pub(super) const POINT_LIMIT: Duration = Duration::from_secs(20);
 /// How long nothing may come before what is missing counts as missing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Kills the host once at each named point, at a random passing of it, and checks after each.
+/// Kills the host once at each named point, at a random passing of it, and checks after each. `broken` is a guarantee to break on purpose.
 ///
 /// # Errors
 /// The run itself failed, or the host never passed a point.
-pub async fn points(seed: u64) -> Result<CrashReport> {
+pub async fn points(seed: u64, broken: Option<&str>) -> Result<CrashReport> {
     let mut random = Random::new(seed);
     let mut run = Rig::start(&RigOptions { build: HostBuild::Faulty, ..RigOptions::default() }, &mut random).await?;
+    let broken: Vec<_> = broken.map(|name| ("PELTON_BREAK", name)).into_iter().collect();
     let progress = Progress::new("named points of death", POINTS.len() as u64);
     let mut report = CrashReport { seed, ..CrashReport::default() };
     for point in POINTS {
         let place = format!("{point}:{}", random.between(1, 40));
-        run.host.set_environment(&[("PELTON_CRASH_AT", &place)]);
+        run.host.set_environment(&[&broken[..], &[("PELTON_CRASH_AT", place.as_str())]].concat());
         run.host.spawn()?;
         run.host.wait_exit(POINT_LIMIT).await.with_context(|| format!("the host was to die at {place}"))?;
-        run.host.set_environment(&[]);
+        run.host.set_environment(&broken);
         run.pause().await?;
         run.host.start().await?;
         let verdict = run.drain(PATIENCE).await?;

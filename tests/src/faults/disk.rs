@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::mount::Mount;
+use super::seen::consumer;
 use super::strace;
 use super::trial::{SOON, Trial, gives_up, run_for};
 use crate::host::Host;
@@ -16,8 +17,12 @@ use crate::rig::Rig;
 /// What a host says that can't write.
 const CANT_WRITE: [&str; 4] = ["can't be written", "can't be read", "Input/output error", "No space left on device"];
 
-/// Room for a host's data in row 5, in bytes.
-const ROOM: u64 = 64 << 20;
+/// Room for a host's data in row 5, in bytes, and what has to be free of it.
+const ROOM: u64 = 96 << 20;
+const FREE_MIN: u64 = 24 << 20;
+
+/// What is left of the room where the host is to notice that it becomes too little: enough for what it has in hand.
+const LEFT: u64 = 12 << 20;
 
 /// Row 4. The n-th call fails: once, as a disk does that recovers, or from then on, as one does that is gone.
 pub(super) async fn io_error(trial: &mut Trial) -> Result<()> {
@@ -51,35 +56,55 @@ pub(super) async fn io_error(trial: &mut Trial) -> Result<()> {
 
 /// Row 5.
 pub(super) async fn full(trial: &mut Trial) -> Result<()> {
-    let mut rig = trial.rig(|_| {}).await?;
+    fills_up(trial).await?;
+    full_at_once(trial).await
+}
+
+/// The room becomes too little: the host takes nothing new, says so, and goes on by itself.
+async fn fills_up(trial: &mut Trial) -> Result<()> {
+    let mut rig = trial.rig(|options| options.host = format!("[store]\nfree_bytes_min = {FREE_MIN}")).await?;
     let data = rig.host.path("data");
     let disk = Mount::small(&data, ROOM)?;
     rig.host.start().await?;
-    run_for(&rig, 1_000).await;
+    let pid = rig.host.pid();
     for _ in 0..2 {
-        let logged = rig.host.log().len();
-        fill(&data.join("ballast"))?;
-        let ended = until_it_tells(&mut rig.host).await?;
-        if ended {
-            gives_up(&mut rig.host, logged, &CANT_WRITE).await?;
-            // While the disk is full the host says so, or runs as far as it can without room.
-            rig.host.spawn()?;
-            tokio::time::sleep(Duration::from_millis(1_000)).await;
-            rig.host.kill()?;
-        }
+        run_for(&rig, 1_000).await;
+        fill(&data.join("ballast"), LEFT)?;
+        says_unhealthy(&mut rig.host, "bytes of room").await?;
+        run_for(&rig, 1_000).await;
+        stands_still(&rig).await?;
         fs::remove_file(data.join("ballast"))?;
-        if ended {
-            rig.host.start().await?;
-        }
+        trial.healed(&mut rig).await.context("after there was room again")?;
+        ensure!(rig.host.pid() == pid, "the host did not go on by itself");
+        trial.round();
+    }
+    trial.note("too little room: unhealthy, takes nothing, goes on by itself");
+    rig.host.kill()?;
+    disk.remove();
+    Ok(())
+}
+
+/// The room is gone before anybody noticed, or nobody looks: the host ends with the reason, and a restart goes on.
+async fn full_at_once(trial: &mut Trial) -> Result<()> {
+    let mut rig = trial.rig(|options| options.host = "[store]\nfree_bytes_min = 0".to_owned()).await?;
+    let data = rig.host.path("data");
+    let disk = Mount::small(&data, ROOM)?;
+    rig.host.start().await?;
+    for _ in 0..2 {
+        run_for(&rig, 1_000).await;
+        let logged = rig.host.log().len();
+        fill(&data.join("ballast"), 0)?;
+        gives_up(&mut rig.host, logged, &CANT_WRITE).await?;
+        // While the disk is full it can't even write where it is.
+        let logged = rig.host.log().len();
+        rig.host.spawn()?;
+        gives_up(&mut rig.host, logged, &CANT_WRITE).await.context("started on a full disk")?;
+        fs::remove_file(data.join("ballast"))?;
+        rig.host.start().await?;
         trial.healed(&mut rig).await.context("after there was room again")?;
         trial.round();
-        trial.note(if ended {
-            "full: ends with the reason, resumes after a restart"
-        } else {
-            "full: unhealthy, resumes by itself"
-        });
-        run_for(&rig, 500).await;
     }
+    trial.note("full: ends with the reason, resumes after a restart");
     read_only(trial, &mut rig).await?;
     rig.host.kill()?;
     disk.remove();
@@ -100,27 +125,41 @@ async fn read_only(trial: &mut Trial, rig: &mut Rig) -> Result<()> {
     Ok(())
 }
 
-/// Writes until there is no more room.
-fn fill(path: &Path) -> Result<()> {
+/// Writes until no more than so many bytes of room are left.
+fn fill(path: &Path, left: u64) -> Result<()> {
     let mut file = File::create(path)?;
     for size in [1 << 20, 4096, 1] {
-        while file.write_all(&vec![0; size]).is_ok() {}
+        loop {
+            let free = rustix::fs::statvfs(path).map(|of| of.f_bavail * of.f_frsize)?;
+            if free < left + size || file.write_all(&vec![0; usize::try_from(size)?]).is_err() {
+                break;
+            }
+        }
     }
     Ok(())
 }
 
-/// Waits until the host has ended or calls itself unhealthy. True: it has ended.
-async fn until_it_tells(host: &mut Host) -> Result<bool> {
-    let deadline = std::time::Instant::now() + SOON;
-    while std::time::Instant::now() < deadline {
-        if host.exited()?.is_some() {
-            return Ok(true);
+/// Waits until the host calls itself unhealthy for this reason; it must live on.
+async fn says_unhealthy(host: &mut Host, reason: &str) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    while Instant::now() < deadline {
+        if let Some(status) = host.exited()? {
+            bail!("the host was to wait for room, and ended with {status}; its log:\n{}", host.log_tail());
         }
-        // No answer: it is about to end.
-        if host.get("/readyz").await.is_ok_and(|answer| answer.status != 200) {
-            return Ok(false);
+        if host.get("/readyz").await.is_ok_and(|answer| answer.status == 503 && answer.body.contains(reason)) {
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    bail!("the disk is full, and the host calls itself healthy; its log:\n{}", host.log_tail())
+    bail!("there is too little room, and the host calls itself healthy; its log:\n{}", host.log_tail())
+}
+
+/// Nothing is applied for a while, although there is something to apply.
+async fn stands_still(rig: &Rig) -> Result<()> {
+    let applied = |name: &'static str| async move { consumer(&rig.host, name).await.map(|seen| seen.applied) };
+    let before = (applied("limits").await?, applied("queue").await?);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let after = (applied("limits").await?, applied("queue").await?);
+    ensure!(before == after, "there is too little room, and messages are applied: {before:?}, then {after:?}");
+    Ok(())
 }

@@ -9,6 +9,7 @@ use super::proxy::{Mode, Proxy};
 use super::trial::{Trial, run_for};
 use crate::random::Random;
 use crate::rig::Rig;
+use crate::tools;
 
 /// Checks of the whole; between two of them there are several faults.
 const ROUNDS: u64 = 5;
@@ -16,7 +17,7 @@ const ROUNDS: u64 = 5;
 /// Faults of a round.
 const FAULTS: u64 = 4;
 
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 12] = [
     "host killed",
     "host frozen",
     "server killed",
@@ -26,6 +27,8 @@ const KINDS: [&str; 10] = [
     "connections silent",
     "acks lost",
     "PubAcks lost",
+    "component replaced",
+    "component broken",
     "durable consumer deleted",
 ];
 
@@ -46,11 +49,19 @@ pub(super) async fn mixed(trial: &mut Trial) -> Result<()> {
             run_for(&rig, random.between(0, 600)).await;
         }
         proxy.set(Mode::Pass);
+        // A host that was started over a broken component has none that could serve.
+        replace_component(&rig, &mut random)?;
         trial.healed(&mut rig).await.with_context(|| format!("{schedule:?}"))?;
         trial.round();
     }
     trial.note(format!("{} faults", ROUNDS * FAULTS));
     Ok(())
+}
+
+/// Lays down a version that does the same.
+fn replace_component(rig: &Rig, random: &mut Random) -> Result<()> {
+    let component = tools::guest("ledger")?;
+    rig.host.write("consumers/ledger.wasm", &tools::stamped(&component, &format!("mixed {}", random.draw()))?)
 }
 
 async fn happens(rig: &mut Rig, proxy: &Proxy, kind: &str, random: &mut Random) -> Result<()> {
@@ -81,7 +92,10 @@ async fn happens(rig: &mut Rig, proxy: &Proxy, kind: &str, random: &mut Random) 
         }
         "connections cut" => lasting(Mode::Cut).await,
         "connection reset" => lasting(Mode::ResetAfter(random.between(1, 50_000))).await,
-        "connections silent" => proxy.silence(),
+        "connections silent" => drop(proxy.silence()),
+        // What serves goes on until another one is whole.
+        "component replaced" => replace_component(rig, random)?,
+        "component broken" => rig.host.write("consumers/ledger.wasm", b"no component")?,
         "acks lost" => lasting(Mode::DropAcks).await,
         "PubAcks lost" => lasting(Mode::DropPubAcks).await,
         _ => {

@@ -55,6 +55,7 @@ struct Control {
 #[derive(Debug, Default)]
 struct Counts {
     connections: AtomicU64,
+    open: AtomicU64,
     affected: AtomicU64,
     from_server: AtomicU64,
 }
@@ -90,10 +91,12 @@ impl Proxy {
         self.control.send_modify(|control| control.mode = mode);
     }
 
-    /// Whatever is open now stays open and falls silent for ever; new connections pass.
-    pub(super) fn silence(&self) {
-        let open = self.counts.connections.load(Ordering::Relaxed);
-        self.control.send_modify(|control| control.dead_up_to = open);
+    /// Whatever is open now stays open and falls silent for ever; new connections pass. Gives how many were open.
+    pub(super) fn silence(&self) -> u64 {
+        let made = self.counts.connections.load(Ordering::Relaxed);
+        let open = self.counts.open.load(Ordering::Relaxed);
+        self.control.send_modify(|control| control.dead_up_to = made);
+        open
     }
 
     /// How many connections there ever were.
@@ -139,6 +142,7 @@ async fn connection(
     let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
+    let _open = Open::count(&counts);
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = upstream.into_split();
     let pump = |from, reader, writer| Pump {
@@ -159,6 +163,22 @@ async fn connection(
             counts.affected.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
+    }
+}
+
+/// A connection that is open, as long as this is kept.
+struct Open(Arc<Counts>);
+
+impl Open {
+    fn count(counts: &Arc<Counts>) -> Self {
+        counts.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

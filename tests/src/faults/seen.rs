@@ -15,6 +15,8 @@ pub(super) struct Consumer {
     pub(super) floor: u64,
     /// Messages in hand.
     pub(super) held: u64,
+    /// Messages applied since the host was started.
+    pub(super) applied: u64,
     /// Events that wait to be published.
     pub(super) outbox_pending: u64,
     /// Messages that were applied before under another sequence.

@@ -31,6 +31,8 @@ pub(super) async fn stalls(trial: &mut Trial) -> Result<()> {
     let (mut rig, proxy) = trial
         .rig_behind_proxy(|options| {
             options.plan.rate = RATE;
+            // The server lives: what it syncs is not what this is about, and would be slow itself.
+            options.sync_always = false;
             options.plan.keys = 2_000;
             options.limits = format!("messages_held_max = {HELD_MAX}\noutbox_rows_max = {OUTBOX_MAX}");
         })
@@ -39,8 +41,8 @@ pub(super) async fn stalls(trial: &mut Trial) -> Result<()> {
     strace::inject(&mut rig.host, "fdatasync", &format!("delay_exit={SYNC_US}:when=100..103"))?;
     rig.host.start().await?;
     rig.resume(1);
-    let slow_disk = watch(&rig, SOON, |rig| strace::injected(&rig.host) > 0).await?;
-    let during = watch(&rig, Duration::from_secs(8), |_| false).await?.most(slow_disk);
+    let slow_disk = watch(&rig, SOON, |rig, _| strace::injected(&rig.host) > 0).await?;
+    let during = watch(&rig, Duration::from_secs(8), |_, _| false).await?.most(slow_disk);
     ensure!(strace::injected(&rig.host) > 0, "no sync was delayed");
     ensure!(during.held > HELD_MAX / 2, "the stall never filled the host: {during:?}");
     strace::detach(&mut rig.host)?;
@@ -48,7 +50,9 @@ pub(super) async fn stalls(trial: &mut Trial) -> Result<()> {
     trial.round();
     proxy.set(Mode::DelayPubAcks(LATE));
     rig.resume(1);
-    let slow_relay = watch(&rig, Duration::from_secs(8), |_| false).await?;
+    let full = |most: Most| most.outbox >= OUTBOX_MAX;
+    let filling = watch(&rig, SOON, |_, most| full(most)).await?;
+    let slow_relay = watch(&rig, Duration::from_secs(4), |_, _| false).await?.most(filling);
     ensure!(slow_relay.outbox >= OUTBOX_MAX, "the slow relay never filled the outbox: {slow_relay:?}");
     proxy.set(Mode::Pass);
     trial.healed(&mut rig).await.context("after the relay's stall")?;
@@ -77,10 +81,10 @@ impl Most {
 }
 
 /// Looks at the host until `done`, or for so long; it must keep to its bounds all the while.
-async fn watch(rig: &Rig, long: Duration, done: impl Fn(&Rig) -> bool) -> Result<Most> {
+async fn watch(rig: &Rig, long: Duration, done: impl Fn(&Rig, Most) -> bool) -> Result<Most> {
     let mut most = Most::default();
     let until = Instant::now() + long;
-    while Instant::now() < until && !done(rig) {
+    while Instant::now() < until && !done(rig, most) {
         let resident = rig.host.usage()?.resident_bytes;
         for name in ["limits", "queue"] {
             let seen = consumer(&rig.host, name).await?;

@@ -137,7 +137,7 @@ async fn run(task: Task) -> Result<bool> {
         Task::Crash { rounds, seed, broken, points } => {
             let seed = seed.unwrap_or_else(seed_from_clock);
             if points {
-                return Ok(conclude(&crash::points(seed).await?, None));
+                return Ok(conclude(&crash::points(seed, None).await?, None));
             }
             let options = CrashOptions { rounds, seed, broken };
             Ok(conclude(&crash::rounds(&options).await?, options.broken.as_deref()))

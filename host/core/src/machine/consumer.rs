@@ -323,11 +323,8 @@ impl Consumer {
     }
 
     /// The next lane to be released, if there is a place for it.
-    ///
-    /// While it does not read, only held ones come back: what fills a gap may be on the stream.
     pub(crate) fn next_release(&mut self) -> Option<ParkLane> {
-        let other = if self.phase == Phase::Running { self.releases.next() } else { None };
-        other.or_else(|| self.held_releases.next())
+        self.releases.next().or_else(|| self.held_releases.next())
     }
 
     /// Whether an operator paused it.

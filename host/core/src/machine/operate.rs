@@ -43,7 +43,7 @@ pub enum Operation {
 }
 
 /// Why an operation was not begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OperationRefused {
     /// There is no such consumer.
     #[error("there is no such consumer")]
@@ -57,6 +57,14 @@ pub enum OperationRefused {
     /// Its messages are being handled at this moment.
     #[error("its parked messages are being handled at this moment; try again")]
     BeingReleased,
+    /// It was given up because nobody could read it, and the consumer that knows how is not deployed.
+    #[error("it was unreadable, and only its consumer can tell whether it still is: deploy that first")]
+    NotDeployed,
+    /// It was given up because nobody could read it, and nobody can now.
+    #[error(
+        "it still can't be read: {0}; replay it with a payload that can (--payload FILE), correct the manifest, or drop it"
+    )]
+    Unreadable(Box<str>),
     /// The host is ending.
     #[error("the host is ending")]
     Draining,

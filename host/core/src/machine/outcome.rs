@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::breaker::is_not_the_messages;
 use super::consumer::Phase;
 use super::core::Core;
@@ -273,7 +275,11 @@ impl Core {
     }
 }
 
-/// The event that tells of a dead letter: the message as it was, and in headers what happened to it.
+/// Largest copy of a dead letter, in bytes: servers take messages of 1 MiB by default, and what NATS itself adds has to fit in.
+const COPY_BYTES_MAX: usize = 960 << 10;
+
+/// The event that tells of a dead letter: the message as it was, and in headers what happened to it. Where that would be more than a server takes, its
+/// own headers and its payload are left out; the dead letter has them.
 fn copy_of(letter: &DeadLetter, consumer: &str, subject: &str) -> Event {
     let message = &letter.message;
     let is_own = |name: &str| {
@@ -294,14 +300,20 @@ fn copy_of(letter: &DeadLetter, consumer: &str, subject: &str) -> Event {
         ("reason", last.map_or_else(|| letter.cause.reason().to_owned(), |last| last.failure.reason())),
     ];
     let sound = |text: String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
-    headers
-        .extend(told.into_iter().map(|(name, text)| (format!("pelton-dead-letter-{name}").into(), sound(text).into())));
+    let told = told.into_iter().map(|(name, text)| (format!("pelton-dead-letter-{name}").into(), sound(text).into()));
+    let mut payload = message.payload.clone();
+    if message.weight() > COPY_BYTES_MAX {
+        headers = vec![("pelton-dead-letter-payload-bytes".into(), payload.len().to_string().into())];
+        payload = Bytes::new();
+    }
+    headers.extend(told);
     Event {
         // Given up again after a replay, it is told of again.
         id: event_id(consumer, message, format_args!("dead-letter-{}", letter.at_ms)).into(),
         subject: subject.into(),
-        key: message.key.clone(),
+        // Among themselves they are in order. The plug-in's own events of the key don't wait for them.
+        key: message.key.as_ref().map(|key| format!("dead-letter:{key}").into()),
         headers,
-        payload: message.payload.clone(),
+        payload,
     }
 }
