@@ -46,7 +46,7 @@ fn what_is_brought_back_in_several_pages_stays_in_order_behind_a_message_that_ru
     let running = bench.run();
     for sequence in 1..=3 {
         let message = Arc::new(message(sequence, "a"));
-        let history = Vec::new().into();
+        let history = Vec::new();
         let letter = DeadLetter { message, cause: GivenUp::Exhausted, history, attempts: 1, at_ms: 0 };
         bench.operate(consumer, Operation::Replay(Arc::new(letter))).unwrap();
     }
