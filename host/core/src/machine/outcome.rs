@@ -94,10 +94,12 @@ impl Core {
         state.breaker.nothing_tried();
         let policy = state.policy.versions.unwrap_or_default();
         if self.is_filled_in(id, &waiting, expected) {
-            // What it follows is here and will be handled: whoever passed it now would make it stale. Its deadline begins anew.
+            // What it follows is here and will be handled: whoever passed it now would make it stale. Its deadline begins anew, and is twice as far each
+            // time: else, where attempts are few, those that wait would take the turns of what they wait for.
+            let waited_ms = self.waited_ms(consumer, &waiting);
             self.note_gap_left(consumer, waiting.released.as_ref());
             waiting.until_ms = None;
-            self.set_aside(consumer, waiting, ParkCause::Gap { expected }, policy.gap_longest_ms);
+            self.set_aside(consumer, waiting, ParkCause::Gap { expected }, policy.gap_longest_ms.max(waited_ms));
             return None;
         }
         match self.judge_gap(consumer, &waiting, policy) {
@@ -212,12 +214,16 @@ impl Core {
         self.lanes.get(id).is_some_and(|lane| lane.queue.iter().any(fills))
     }
 
+    /// For how long it was parked so far. What it waits for could not come while its consumer did not work: that time does not count.
+    fn waited_ms(&self, consumer: ConsumerId, waiting: &Waiting) -> u64 {
+        let parked_ms = waiting.parked_at_ms.map_or(0, |at_ms| self.wall_ms().saturating_sub(at_ms));
+        parked_ms.min(self.worked_ms(consumer).unwrap_or(0))
+    }
+
     fn judge_park(&self, consumer: ConsumerId, policy: &Policy, waiting: &Waiting, asked_ms: Option<u64>) -> Verdict {
-        let now_ms = self.wall_ms();
         // Only while it asks: the time that it was held behind others is not its own.
-        let since_ms = waiting.parked_at_ms.filter(|_| waiting.cause == Some(ParkCause::Asked)).unwrap_or(now_ms);
-        // What it waits for could not come while its consumer did not work.
-        let waited_ms = now_ms.saturating_sub(since_ms).min(self.worked_ms(consumer).unwrap_or(0));
+        let asks = waiting.cause == Some(ParkCause::Asked);
+        let waited_ms = if asks { self.waited_ms(consumer, waiting) } else { 0 };
         let left_ms = policy.park.longest_ms.saturating_sub(waited_ms);
         if left_ms == 0 {
             Verdict::GiveUp(GivenUp::ParkedTooLong)
