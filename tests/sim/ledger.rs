@@ -273,8 +273,8 @@ impl Books {
             ParkCause::Asked => script == Some(Script::AfterLater),
             ParkCause::Gap { .. } => self.policy.versions.is_some(),
             ParkCause::Behind => row.message.key.is_some(),
-            // Also one without a key, where such messages would fill the books.
-            ParkCause::Retrying => !row.history.is_empty(),
+            // One that was tried; or one of its key that came again in front of it. Also one without a key, where such messages would fill the books.
+            ParkCause::Retrying => row.message.key.is_some() || !row.history.is_empty(),
             ParkCause::Replayed => false,
         };
         holds(may, Broken::Outcome, || format!("{}: parked without a reason: {row:?}", self.name))
