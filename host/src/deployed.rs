@@ -8,6 +8,7 @@ use pelton_core::ids::ConsumerId;
 use pelton_core::transaction::{EffectLimits, Terms};
 
 use crate::ingest::Ingest;
+use crate::telemetry::meters::{ConsumerMeters, VersionMeters};
 use crate::wasm::{Identity, Plugin, RunLimits};
 
 /// Everything that an attempt of a consumer depends on, besides the message and the state.
@@ -21,6 +22,8 @@ pub struct Serving {
     pub limits: RunLimits,
     /// Its name and configuration values.
     pub identity: Arc<Identity>,
+    /// What its attempts are counted in.
+    pub meters: Arc<VersionMeters>,
 }
 
 /// What a manifest says about attempts.
@@ -50,15 +53,23 @@ pub struct Deployed {
     pub name: Box<str>,
     /// How its deliveries become messages.
     pub ingest: Ingest,
+    /// What is counted of it.
+    pub meters: Arc<ConsumerMeters>,
     serving: ArcSwap<Serving>,
 }
 
 impl Deployed {
     /// A consumer that serves by these rules.
     #[must_use]
-    pub fn new(consumer: ConsumerId, name: &str, ingest: Ingest, rules: Rules) -> Self {
-        let serving = ArcSwap::from_pointee(serving(name, rules));
-        Self { consumer, name: name.into(), ingest, serving }
+    pub fn new(
+        consumer: ConsumerId,
+        name: &str,
+        ingest: Ingest,
+        rules: Rules,
+        meters: Arc<ConsumerMeters>,
+    ) -> Self {
+        let serving = ArcSwap::from_pointee(serving(name, rules, &meters));
+        Self { consumer, name: name.into(), ingest, meters, serving }
     }
 
     /// What serves the next attempt.
@@ -69,11 +80,11 @@ impl Deployed {
 
     /// From the next attempt on these rules hold; attempts that have begun end under the ones before.
     pub fn replace(&self, rules: Rules) {
-        self.serving.store(Arc::new(serving(&self.name, rules)));
+        self.serving.store(Arc::new(serving(&self.name, rules, &self.meters)));
     }
 }
 
-fn serving(name: &str, rules: Rules) -> Serving {
+fn serving(name: &str, rules: Rules, meters: &ConsumerMeters) -> Serving {
     let terms = Terms {
         grants: rules.grants,
         limits: rules.effects,
@@ -81,5 +92,6 @@ fn serving(name: &str, rules: Rules) -> Serving {
         consumer_name: name.into(),
         shared_state: rules.shared_state,
     };
-    Serving { plugin: rules.plugin, terms: Arc::new(terms), limits: rules.limits, identity: rules.identity }
+    let meters = meters.version(rules.plugin.version());
+    Serving { plugin: rules.plugin, terms: Arc::new(terms), limits: rules.limits, identity: rules.identity, meters }
 }

@@ -20,7 +20,7 @@ use pelton_core::transaction::ReadError;
 use pelton_core::{Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, Start, Status};
 use tokio::sync::oneshot;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::deployed::Deployed;
 use crate::executor::Assignment;
 use crate::faults;
@@ -319,7 +319,7 @@ impl Driver {
             }
             Action::Execute(run) => {
                 if let Some(attached) = self.consumers.get(&run.consumer) {
-                    let assignment = Assignment::Run(run, Arc::clone(&attached.deployed));
+                    let assignment = Assignment::Run(run, Arc::clone(&attached.deployed), Stopwatch::start());
                     // The executors end only after the driver, or with a fatal note that is on its way (a panic sends one, too).
                     _ = self.hands.executors.send(assignment);
                 }

@@ -16,12 +16,13 @@ use crate::deployed::{Deployed, Serving};
 use crate::driver::Note;
 use crate::guard::PanicGuard;
 use crate::store::Reader;
+use crate::telemetry::meters::{Called, Meters};
 use crate::wasm::{EXECUTOR_STACK_BYTES, Sandbox};
 
 /// Work for an executor.
 pub enum Assignment {
-    /// Messages to handle, and what serves their consumer.
-    Run(Run, Arc<Deployed>),
+    /// Messages to handle, what serves their consumer, and the time since they were handed over.
+    Run(Run, Arc<Deployed>, Stopwatch),
     /// Parked messages to read.
     Fetch(Fetch),
 }
@@ -41,6 +42,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Seeds the randomness that attempts are given.
     pub seed: u64,
+    /// What is counted.
+    pub meters: Arc<Meters>,
 }
 
 /// Starts `count` executor threads. They end when the sending side of `work` is dropped.
@@ -65,11 +68,14 @@ pub fn start(
 
 fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note>) {
     let _guard = PanicGuard::new("executor", notes.clone());
+    shared.meters.executors.add(1);
     for assignment in work {
+        let watch = Stopwatch::start();
         let input = match assignment {
-            Assignment::Run(run, deployed) => execute(shared, run, &deployed),
+            Assignment::Run(run, deployed, handed_over) => execute(shared, run, &deployed, handed_over),
             Assignment::Fetch(fetch) => self::fetch(shared, fetch),
         };
+        shared.meters.busy_us.add(watch.elapsed_us());
         let note = match input {
             Ok(input) => Note::Core(input),
             Err(error) => Note::Fatal(anyhow::Error::new(error).context("reading the store for an attempt")),
@@ -82,7 +88,7 @@ fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note
     }
 }
 
-fn execute(shared: &Shared, run: Run, deployed: &Deployed) -> Result<Input, ReadError> {
+fn execute(shared: &Shared, run: Run, deployed: &Deployed, handed_over: Stopwatch) -> Result<Input, ReadError> {
     let Run { consumer, lane, jobs } = run;
     let mut results = Vec::with_capacity(jobs.len());
     let watch = Stopwatch::start();
@@ -90,6 +96,10 @@ fn execute(shared: &Shared, run: Run, deployed: &Deployed) -> Result<Input, Read
         let overdue = !results.is_empty() && watch.elapsed_us() > RUN_US_MAX;
         if overdue || shared.draining.load(Ordering::Relaxed) {
             break;
+        }
+        if let Some(waited_ms) = job.waited_ms {
+            let waited_us = waited_ms.saturating_mul(1_000).saturating_add(handed_over.elapsed_us());
+            deployed.meters.queue_wait_us.record(waited_us);
         }
         let result = attempt(shared, deployed, job)?;
         let failed = matches!(result, JobResult::Failed { .. });
@@ -108,7 +118,7 @@ fn fetch(shared: &Shared, fetch: Fetch) -> Result<Input, ReadError> {
 }
 
 fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, ReadError> {
-    let Job { message, attempt, dedup, versions } = job;
+    let Job { message, attempt, dedup, versions, waited_ms: _ } = job;
     let consumer = deployed.consumer;
     if let Some(mark) = message.mark.filter(|_| dedup)
         && shared.reader.seen(consumer, mark)?
@@ -126,14 +136,19 @@ fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, 
     }
     let state_key = transaction.scope().key.clone();
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
-    let Serving { plugin, limits, identity, .. } = &**serving;
+    let Serving { plugin, limits, identity, meters, .. } = &**serving;
     let version = plugin.version();
+    let watch = Stopwatch::start();
     match shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed)? {
         Ok(writes) => {
+            meters.attempt(Called::Ok, watch.elapsed_us());
             shared.reader.apply(consumer, state_key.as_ref(), message.mark, &writes);
             Ok(JobResult::Applied { version, writes })
         }
-        Err(failure) => Ok(JobResult::Failed { version, failure }),
+        Err(failure) => {
+            meters.attempt(Called::failed(&failure), watch.elapsed_us());
+            Ok(JobResult::Failed { version, failure })
+        }
     }
 }
 

@@ -18,4 +18,5 @@ mod reload;
 mod sandbox;
 mod sandbox_load;
 mod stage;
+mod telemetry;
 mod unreadable;

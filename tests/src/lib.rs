@@ -14,6 +14,7 @@ pub mod faults;
 pub mod host;
 pub mod load;
 pub mod manifest;
+pub mod metrics;
 pub mod nats;
 pub mod process;
 pub mod progress;

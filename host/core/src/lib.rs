@@ -5,6 +5,7 @@ pub mod breaks;
 pub mod cursor;
 pub mod effects;
 pub mod grants;
+pub mod histogram;
 pub mod ids;
 mod machine;
 pub mod message;

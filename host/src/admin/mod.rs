@@ -7,6 +7,7 @@ mod consumers;
 mod dead_letters;
 mod failed;
 mod messages;
+mod metrics;
 mod pages;
 mod parked;
 mod server;

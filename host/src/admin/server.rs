@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{HealthView, StatusView};
 use super::failed::Failed;
-use super::{consumers, dead_letters, parked, views};
+use super::{consumers, dead_letters, metrics, parked, views};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::driver::{Note, Snapshot};
@@ -30,6 +30,7 @@ use crate::nats::ConnectionStatus;
 use crate::relay::Refusals;
 use crate::room::Room;
 use crate::store::Reader;
+use crate::telemetry::meters::Meters;
 
 /// What answers are made from.
 pub struct Admin {
@@ -37,6 +38,10 @@ pub struct Admin {
     pub notes: Sender<Note>,
     /// Deployments and subscriptions.
     pub board: Arc<Board>,
+    /// What the threads count.
+    pub meters: Arc<Meters>,
+    /// The store's directory.
+    pub store: PathBuf,
     /// Parked messages and dead letters.
     pub reader: Arc<Reader>,
     /// Uptime.
@@ -108,6 +113,7 @@ impl Drop for AdminServer {
 fn router(admin: Arc<Admin>) -> Router {
     let answers = Router::new()
         .route("/status", get(status))
+        .route("/metrics", get(metrics::metrics))
         .route("/consumers", get(consumers::list))
         .route("/consumers/{name}/pause", post(consumers::pause))
         .route("/consumers/{name}/resume", post(consumers::resume))

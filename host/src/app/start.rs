@@ -27,6 +27,7 @@ use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Publisher};
 use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::store::{self, Opened};
+use crate::telemetry::meters::Meters;
 use crate::wasm::{self, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
@@ -51,6 +52,7 @@ impl Threads {
         opened: Opened,
         clock: Clock,
         links: &Links,
+        meters: &Arc<Meters>,
         channel: (Sender<Note>, Receiver<Note>),
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
@@ -66,13 +68,15 @@ impl Threads {
         })?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
-        let shared = Arc::new(Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed });
+        let shared = Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed, meters: Arc::clone(meters) };
+        let shared = Arc::new(shared);
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
         let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
         let checkpoints = CheckpointSettings {
             interval: Duration::from_millis(config.store.checkpoint_interval_ms),
             overlay_bytes_max: config.store.overlay_bytes_max,
+            meters: Arc::clone(meters),
         };
         let durability = durability::start(log, checkpointer, &reader, checkpoints, clock, batches, &notes)
             .context("starting the committer and the checkpointer")?;
@@ -148,7 +152,8 @@ impl Host {
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
-        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver))?;
+        let meters = Arc::<Meters>::default();
+        let threads = Threads::start(config, opened, clock, &links, &meters, (notes.clone(), for_driver))?;
         let board = Arc::new(Board::default());
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
@@ -156,6 +161,8 @@ impl Host {
         let admin = Admin {
             notes: notes.clone(),
             board: Arc::clone(&board),
+            meters: Arc::clone(&meters),
+            store: config.store.path.clone(),
             reader: Arc::clone(&reader),
             clock,
             heartbeat: Arc::clone(&threads.heartbeat),
@@ -179,6 +186,7 @@ impl Host {
             connection: Arc::clone(&links.consuming),
             reader,
             board,
+            meters,
             notes: notes.clone(),
         });
         let (watcher, changes) = Watcher::new()?;

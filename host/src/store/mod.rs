@@ -34,6 +34,7 @@ mod reader;
 mod record;
 #[cfg(any(test, feature = "fault-injection"))]
 mod simulated;
+mod sizes;
 mod view;
 
 pub use checkpoint::{Checkpointer, Folded};
@@ -42,6 +43,7 @@ pub use log::{Appended, Log};
 pub use open::{Opened, OutboxRow, Recovered, RecoveredConsumer, Settings, open};
 pub use reader::{DeadLetterQuery, ParkedQuery, Reader, StoredDeadLetter, StoredParked};
 pub use record::RecordError;
+pub use sizes::file_sizes;
 #[cfg(any(test, feature = "fault-injection"))]
 pub use simulated::{SimulatedDisk, create_simulated, open_simulated};
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::ages::Ages;
 use super::breaker::Breaker;
 use super::event::{LaneId, Start};
 use super::lanes::Load;
@@ -15,6 +16,7 @@ use super::pace::Pace;
 use super::parking::{ParkBook, RELEASING_MAX};
 use crate::batch::{Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
+use crate::histogram::Histogram;
 use crate::message::Failure;
 use crate::parked::ParkLane;
 use crate::policy::Policy;
@@ -145,6 +147,9 @@ pub(crate) struct Consumer {
     /// What the lanes take that wait for another attempt.
     pub(crate) retrying: Load,
     pub(crate) outbox_rows: usize,
+    pub(crate) outbox_ages: Ages,
+    /// From a message's publication until its effects were durable, in milliseconds, since the host was started.
+    pub(crate) end_to_end_ms: Histogram,
     pub(crate) counters: Counters,
     /// The lanes that have parked messages.
     pub(crate) parked: FxHashMap<ParkLane, ParkBook>,
@@ -192,6 +197,8 @@ impl Consumer {
             waiting_retry: 0,
             retrying: Load::default(),
             outbox_rows: 0,
+            outbox_ages: Ages::default(),
+            end_to_end_ms: Histogram::default(),
             counters: Counters::default(),
             parked: FxHashMap::default(),
             parked_rows: 0,

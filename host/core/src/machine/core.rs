@@ -154,6 +154,7 @@ impl Core {
         for row in recovered.outbox {
             if let Some(consumer) = core.consumers.get_mut(&row.consumer) {
                 consumer.outbox_rows += 1;
+                consumer.outbox_ages.begin(row.row, 0);
             }
             core.relay.push(row);
         }
@@ -379,6 +380,7 @@ impl Core {
         }
         if let Some(state) = answered.as_ref().and_then(|answered| self.consumers.get_mut(&answered.consumer)) {
             state.outbox_rows = state.outbox_rows.saturating_sub(1);
+            state.outbox_ages.end(row);
             state.counters.published += 1;
         }
         self.retry_later(answered);

@@ -1,5 +1,6 @@
 //! The state machine: what happens goes in as [`Input`], what is to be done comes out as [`Action`].
 
+mod ages;
 mod breaker;
 mod commit;
 mod consumer;
