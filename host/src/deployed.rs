@@ -9,7 +9,7 @@ use pelton_core::transaction::{EffectLimits, Terms};
 
 use crate::ingest::Ingest;
 use crate::telemetry::meters::{ConsumerMeters, VersionMeters};
-use crate::wasm::{Identity, Plugin, RunLimits};
+use crate::wasm::{Identity, LogBudget, Plugin, RunLimits};
 
 /// Everything that an attempt of a consumer depends on, besides the message and the state.
 #[derive(Clone)]
@@ -43,6 +43,8 @@ pub struct Rules {
     pub limits: RunLimits,
     /// Its name and configuration values.
     pub identity: Arc<Identity>,
+    /// How much it may write to the log.
+    pub log: LogBudget,
 }
 
 /// A running consumer.
@@ -92,6 +94,13 @@ fn serving(name: &str, rules: Rules, meters: &ConsumerMeters) -> Serving {
         consumer_name: name.into(),
         shared_state: rules.shared_state,
     };
-    let meters = meters.version(rules.plugin.version());
-    Serving { plugin: rules.plugin, terms: Arc::new(terms), limits: rules.limits, identity: rules.identity, meters }
+    meters.output.set_budget(rules.log);
+    let identity = Identity { output: Arc::clone(&meters.output), ..Identity::clone(&rules.identity) };
+    Serving {
+        meters: meters.version(rules.plugin.version()),
+        plugin: rules.plugin,
+        terms: Arc::new(terms),
+        limits: rules.limits,
+        identity: Arc::new(identity),
+    }
 }

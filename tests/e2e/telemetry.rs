@@ -8,7 +8,7 @@ use pelton_tests::metrics::{Scrape, listed};
 use pelton_tests::tools;
 use pelton_tests::wait;
 
-use crate::stage::{SOON, Stage};
+use crate::stage::{SOON, Stage, manifest_of};
 
 /// Scrapes until a sample has this value.
 async fn scrape_until(stage: &Stage, name: &str, labels: &[(&str, &str)], wanted: f64) -> Result<Scrape> {
@@ -162,5 +162,54 @@ async fn swaps_and_refusals_are_counted() -> Result<()> {
     stage.host.write("consumers/ledger.wasm", &changed)?;
     let scrape = scrape_until(&stage, "pelton_swap_total", &[("result", "swapped")], 1.0).await?;
     assert!((scrape.value("pelton_swap_total", &[("result", "refused")])? - 1.0).abs() < f64::EPSILON, "{scrape:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plug_in_that_writes_too_much_is_cut_short_and_told_of() -> Result<()> {
+    let limits = "log_lines_per_second = 0\nlog_lines_burst = 10";
+    let stage = Stage::running_with("fails", |manifest| manifest.section("[limits]", limits)).await?;
+    stage.publish("a", r#"{"do":"log-flood"}"#).await?;
+    // Of ten thousand lines an attempt may write 64, of which the consumer may write ten, and one tells of the rest.
+    let scrape = scrape_until(&stage, "pelton_log_lines_total", &[("outcome", "dropped")], 9_991.0).await?;
+    assert!((scrape.value("pelton_log_lines_total", &[("outcome", "written")])? - 10.0).abs() < f64::EPSILON);
+    stage.host.wait_log("lines of the plug-in were dropped", SOON).await?;
+    let log = stage.host.log();
+    assert_eq!(log.lines().filter(|line| line.contains("one of many lines")).count(), 10, "{log}");
+    let told = log.lines().find(|line| line.contains("lines of the plug-in were dropped")).unwrap_or_default();
+    assert!(told.contains("consumer=fails") && told.contains("lines=55"), "{told}");
+    // A larger limit holds as soon as the manifest says so.
+    let manifest = manifest_of("fails").section("[limits]", "log_lines_per_second = 100000\nlog_lines_burst = 100000");
+    stage.host.manifest("fails", &manifest)?;
+    let last = std::cell::Cell::new(0.0);
+    let more = wait::until("more lines are written", SOON, || async {
+        stage.publish("a", r#"{"do":"log-flood"}"#).await?;
+        let scrape = Scrape::of(&stage.host).await?;
+        last.set(scrape.value("pelton_log_lines_total", &[("outcome", "written")])?);
+        Ok((last.get() > 100.0).then_some(()))
+    });
+    more.await
+}
+
+#[tokio::test]
+async fn status_tells_how_fast_a_consumer_is() -> Result<()> {
+    let mut stage = Stage::running("ledger").await?;
+    for n in 1..=100 {
+        stage.ledger("a", n).await?;
+    }
+    stage.events(100).await?;
+    let fast = |consumer: &serde_json::Value| {
+        consumer["rate"].as_f64().is_some_and(|rate| rate > 0.0)
+            && consumer["handler_p99_us"].is_u64()
+            && consumer["end_to_end_p99_ms"].is_u64()
+    };
+    let status = stage.wait_status("there are figures", "ledger", fast).await?;
+    let percentile = |name: &str| status[name].as_u64().unwrap_or_default();
+    assert!((1..1_000_000).contains(&percentile("handler_p50_us")), "{status}");
+    assert!(percentile("handler_p50_us") <= percentile("handler_p99_us"), "{status}");
+    assert!(percentile("end_to_end_p50_ms") <= percentile("end_to_end_p99_ms"), "{status}");
+    let shown = stage.host.run(&["status"])?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("HANDLER P50/P99") && shown.contains("/s "), "{shown}");
     Ok(())
 }

@@ -59,6 +59,11 @@ pub struct ConsumerView {
     pub waiting_retry: usize,
     /// Events committed and not known to be published.
     pub outbox_pending: usize,
+    /// For how long the oldest of them has waited, in milliseconds, since it was committed or the host was started.
+    pub outbox_oldest_ms: Option<u64>,
+    /// How fast it is.
+    #[serde(flatten)]
+    pub speed: SpeedView,
     /// Messages applied since the host was started.
     pub applied: u64,
     /// Messages skipped because their id was applied before, since then.
@@ -85,6 +90,21 @@ pub struct ConsumerView {
     pub holds: Vec<HoldView>,
     /// Whatever keeps it from doing its work, with the way out.
     pub problems: Vec<String>,
+}
+
+/// How fast a consumer is: messages in a second over the last ten seconds, and percentiles of the last minute, which are missing if nothing happened in it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct SpeedView {
+    /// Messages that got their outcome, a second.
+    pub rate: f64,
+    /// Half of the attempts took no longer than this, in microseconds.
+    pub handler_p50_us: Option<u64>,
+    /// All but one in a hundred took no longer.
+    pub handler_p99_us: Option<u64>,
+    /// Half of the applied messages were durably applied this long after their stream had stored them, in milliseconds, or earlier.
+    pub end_to_end_p50_ms: Option<u64>,
+    /// All but one in a hundred were.
+    pub end_to_end_p99_ms: Option<u64>,
 }
 
 /// How often attempts failed, by kind.

@@ -27,7 +27,7 @@ const FIRST: usize = 3;
 /// `GET /consumers`.
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<ConsumerView>>, Failed> {
     let snapshot = admin.snapshot().await?;
-    Ok(Json(views::consumers(&snapshot, &admin.board.entries())))
+    Ok(Json(views::consumers(&snapshot, &admin.board.entries(), &admin.recent)))
 }
 
 /// The body of a pause.
@@ -118,7 +118,7 @@ pub(super) async fn explain(
 
 /// What keeps the consumer from reading, besides the core's own reasons.
 fn problems(admin: &Admin, snapshot: &Snapshot, name: &str) -> Vec<String> {
-    let views = views::consumers(snapshot, &admin.board.entries());
+    let views = views::consumers(snapshot, &admin.board.entries(), &admin.recent);
     views.into_iter().find(|view| view.name == name).map(|view| view.problems).unwrap_or_default()
 }
 

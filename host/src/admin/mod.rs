@@ -14,7 +14,7 @@ mod server;
 mod views;
 mod words;
 
-pub use api::{ConsumerView, FailuresView, HealthView, HoldView, OutboxView, StatusView};
+pub use api::{ConsumerView, FailuresView, HealthView, HoldView, OutboxView, SpeedView, StatusView};
 pub use client::{Client, ClientError, Filter, PAYLOAD_BYTES_MAX, Pages, Which};
 pub use messages::{
     Attempt, BehindView, Content, DeadLetterView, DoneView, ExplainView, KeyParkedView, KeyRunningView, ParkedView,

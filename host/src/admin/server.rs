@@ -31,6 +31,7 @@ use crate::relay::Refusals;
 use crate::room::Room;
 use crate::store::Reader;
 use crate::telemetry::meters::Meters;
+use crate::telemetry::recent::Recent;
 
 /// What answers are made from.
 pub struct Admin {
@@ -40,6 +41,8 @@ pub struct Admin {
     pub board: Arc<Board>,
     /// What the threads count.
     pub meters: Arc<Meters>,
+    /// How fast consumers are.
+    pub recent: Arc<Recent>,
     /// The store's directory.
     pub store: PathBuf,
     /// Parked messages and dead letters.
@@ -283,7 +286,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusView>, Fai
         ready,
         nats,
         overlay_bytes: admin.reader.overlay_bytes() as u64,
-        consumers: views::consumers(&snapshot, &admin.board.entries()),
+        consumers: views::consumers(&snapshot, &admin.board.entries(), &admin.recent),
         outbox,
         files: admin.board.file_problems(),
     }))

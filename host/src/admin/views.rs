@@ -10,10 +10,11 @@ use pelton_core::ids::ConsumerId;
 use pelton_core::message::{DeadLetter, FailedAttempt, Message};
 use pelton_core::parked::{ParkCause, Parked};
 
-use super::api::{ConsumerView, FailuresView, HoldView, OutboxView};
+use super::api::{ConsumerView, FailuresView, HoldView, OutboxView, SpeedView};
 use super::messages::{Attempt, BehindView, Content, DeadLetterView, ParkedView};
 use crate::board::Entry;
 use crate::driver::Snapshot;
+use crate::telemetry::recent::{Figures, Recent};
 
 pub(super) fn outbox(status: &Status, last_refusal: Option<String>) -> OutboxView {
     OutboxView {
@@ -26,7 +27,12 @@ pub(super) fn outbox(status: &Status, last_refusal: Option<String>) -> OutboxVie
 }
 
 /// Consumers of the core and consumers that never got so far, by name.
-pub(super) fn consumers(snapshot: &Snapshot, entries: &BTreeMap<Box<str>, Entry>) -> Vec<ConsumerView> {
+pub(super) fn consumers(
+    snapshot: &Snapshot,
+    entries: &BTreeMap<Box<str>, Entry>,
+    recent: &Recent,
+) -> Vec<ConsumerView> {
+    let figures = recent.figures();
     let mut views: BTreeMap<String, ConsumerView> = BTreeMap::new();
     for status in &snapshot.status.consumers {
         let entry = entries.get(&status.name).cloned().unwrap_or_default();
@@ -45,6 +51,8 @@ pub(super) fn consumers(snapshot: &Snapshot, entries: &BTreeMap<Box<str>, Entry>
             running: status.running,
             waiting_retry: status.waiting_retry,
             outbox_pending: status.outbox_pending,
+            outbox_oldest_ms: status.outbox_oldest_ms,
+            speed: figures.get(&status.name).copied().map(speed).unwrap_or_default(),
             applied: counters.applied,
             duplicates: counters.duplicates,
             redelivered: counters.redelivered,
@@ -88,6 +96,8 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         running: 0,
         waiting_retry: 0,
         outbox_pending: 0,
+        outbox_oldest_ms: None,
+        speed: SpeedView::default(),
         applied: 0,
         duplicates: 0,
         redelivered: 0,
@@ -102,6 +112,13 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         holds: Vec::new(),
         problems: problems(entry).collect(),
     }
+}
+
+fn speed(figures: Figures) -> SpeedView {
+    let Figures { rate, handler_p50_us, handler_p99_us, end_to_end_p50_ms, end_to_end_p99_ms } = figures;
+    // A tenth of a message a second is precise enough, and short to print.
+    let rate = (rate * 10.0).round() / 10.0;
+    SpeedView { rate, handler_p50_us, handler_p99_us, end_to_end_p50_ms, end_to_end_p99_ms }
 }
 
 fn problems(entry: &Entry) -> impl Iterator<Item = String> {

@@ -28,6 +28,7 @@ use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::store::{self, Opened};
 use crate::telemetry::meters::Meters;
+use crate::telemetry::recent::Recent;
 use crate::wasm::{self, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
@@ -158,10 +159,14 @@ impl Host {
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));
+        let recent = Arc::new(Recent::default());
+        let sampling = Arc::clone(&recent).watch(notes.clone(), Arc::clone(&meters), clock);
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(sampling));
         let admin = Admin {
             notes: notes.clone(),
             board: Arc::clone(&board),
             meters: Arc::clone(&meters),
+            recent,
             store: config.store.path.clone(),
             reader: Arc::clone(&reader),
             clock,

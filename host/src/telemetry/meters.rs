@@ -12,6 +12,8 @@ use pelton_core::histogram::{BUCKETS, Histogram, bucket_of};
 use pelton_core::ids::Version;
 use pelton_core::message::Failure;
 
+use crate::wasm::Output;
+
 /// Versions of one consumer that are told apart; the one called least recently goes first.
 const VERSIONS_MAX: usize = 4;
 
@@ -152,6 +154,8 @@ impl VersionMeters {
 pub struct ConsumerMeters {
     /// From a message's delivery to its first attempt, in microseconds.
     pub queue_wait_us: Distribution,
+    /// What its plug-ins write and use.
+    pub output: Arc<Output>,
     /// The version that was deployed last is the last one.
     versions: Mutex<VecDeque<Arc<VersionMeters>>>,
 }

@@ -1,6 +1,7 @@
 //! How fast consumers are right now: a window of samples of what is counted, kept for `status`.
 //!
 //! A sample is taken each second. The rate is that of the last ten seconds, percentiles are those of the last minute; what happened before is in the metrics.
+//! With each sample, lines of plug-ins that were dropped are told of.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -137,6 +138,16 @@ impl Recent {
             }
             let Ok(snapshot) = answered.await else { return };
             self.sample(clock.now().tick_ms, &snapshot.status, &meters);
+            tell_dropped_lines(&meters);
+        }
+    }
+}
+
+/// Says how many lines of plug-ins were dropped, for each consumer at most every ten seconds.
+fn tell_dropped_lines(meters: &Meters) {
+    for (consumer, meters) in meters.consumers() {
+        if let Some(lines) = meters.output.untold() {
+            tracing::warn!(%consumer, lines, "lines of the plug-in were dropped: it writes more than [limits] log_lines_per_second");
         }
     }
 }

@@ -110,6 +110,7 @@ impl Collector for Told {
             let mut serving = scrape.entries.iter().filter_map(|(name, entry)| version(name, entry));
             serving.try_for_each(|(name, version)| told.info(&[&name, &version]))
         })?;
+        plugins(&consumers, &mut encoder)?;
         store(scrape, &mut encoder)?;
         work(scrape, &mut encoder)
     }
@@ -219,6 +220,21 @@ fn states(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
                 told.gauge(&[name, word], u64::from(status.holds.iter().any(|(holder, _)| holder == by)))
             })
         })
+    })
+}
+
+fn plugins(
+    meters: &BTreeMap<Box<str>, Arc<ConsumerMeters>>,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    family(encoder, &table::LOG_LINES, |told| {
+        meters.iter().try_for_each(|(name, meters)| {
+            told.counter(&[name, "written"], meters.output.written())?;
+            told.counter(&[name, "dropped"], meters.output.dropped())
+        })
+    })?;
+    family(encoder, &table::INSTANCE_MEMORY_PEAK, |told| {
+        meters.iter().try_for_each(|(name, meters)| told.gauge(&[name], meters.output.memory_peak_bytes()))
     })
 }
 

@@ -147,6 +147,12 @@ pub const CONSUMER_PAUSED: Metric = metric("pelton_consumer_paused", Gauge, None
 /// Versions.
 pub const CONSUMER_VERSION: Metric = metric("pelton_consumer_version", Info, None, &["consumer", "version"],
     "The version of the plug-in that serves.");
+/// Lines of plug-ins.
+pub const LOG_LINES: Metric = metric("pelton_log_lines", Counter, None, &["consumer", "outcome"],
+    "Lines of plug-ins for the host's log: written, dropped (past the limits of an attempt or of the consumer).");
+/// Memory of instances.
+pub const INSTANCE_MEMORY_PEAK: Metric = metric("pelton_instance_memory_peak", Gauge, BYTES, CONSUMER,
+    "Linear memory of the largest instance since the host was started; it may grow to [limits] memory_bytes.");
 /// Commits.
 pub const COMMIT_DURATION: Metric = metric("pelton_commit_duration", Histogram, SECONDS, &[],
     "Time of a commit: encoding a batch, appending it to the commit log, and syncing.");
@@ -218,6 +224,8 @@ pub const TABLE: &[&Metric] = &[
     &CONSUMER_STATE,
     &CONSUMER_PAUSED,
     &CONSUMER_VERSION,
+    &LOG_LINES,
+    &INSTANCE_MEMORY_PEAK,
     &COMMIT_DURATION,
     &COMMIT_BATCH_SIZE,
     &CHECKPOINT_DURATION,

@@ -1,4 +1,5 @@
-//! The lines that a plug-in writes: through `log`, and through the standard streams. All end in the host's log, within a budget.
+//! The lines that a plug-in writes: through `log`, and through the standard streams. All end in the host's log, within the budgets of the attempt and of the
+//! consumer (see [`super::output`]).
 
 use std::borrow::Cow;
 
@@ -69,6 +70,17 @@ macro_rules! at_level {
     };
 }
 
+/// Whether the host's log takes plug-ins' lines of a level. What it does not take costs no budget.
+fn is_logged(level: Level) -> bool {
+    match level {
+        Level::TRACE => tracing::enabled!(target: "plugin", Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: "plugin", Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: "plugin", Level::INFO),
+        Level::WARN => tracing::enabled!(target: "plugin", Level::WARN),
+        Level::ERROR => tracing::enabled!(target: "plugin", Level::ERROR),
+    }
+}
+
 impl Attempt {
     /// A line of the `log` interface. Past the budget it is dropped and counted.
     pub(super) fn log(&mut self, level: Level, text: &str, fields: &[(String, String)]) {
@@ -106,6 +118,7 @@ impl Attempt {
         self.flush_line(Stream::Stdout);
         self.flush_line(Stream::Stderr);
         if self.lines.log_dropped > 0 {
+            self.identity.output.dropped_by_attempt(self.lines.log_dropped as u64);
             let text = format!("{} log lines dropped: an attempt may write {LOG_LINES_MAX}", self.lines.log_dropped);
             self.write_line(Level::WARN, "host", &text, "");
         }
@@ -124,6 +137,9 @@ impl Attempt {
     }
 
     fn write_line(&self, level: Level, source: &str, text: &str, fields: &str) {
+        if !is_logged(level) || !self.identity.output.may_write() {
+            return;
+        }
         let message = self.transaction.message();
         let (text, fields) = (printable(text), printable(fields));
         at_level!(

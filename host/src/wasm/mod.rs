@@ -19,6 +19,7 @@ mod growth;
 mod host;
 mod lines;
 mod load;
+mod output;
 mod sandbox;
 mod verify;
 mod wasi;
@@ -27,6 +28,7 @@ pub use attempt::{Identity, RunLimits};
 pub use clock::EPOCH_TICK_MS;
 pub use engine::{EXECUTOR_STACK_BYTES, SandboxError, Settings};
 pub use load::{LoadTerms, Plugin};
+pub use output::{LogBudget, Output};
 pub use sandbox::Sandbox;
 pub use verify::LoadError;
 

@@ -65,6 +65,7 @@ impl Sandbox {
         let called = handle(plugin, &mut store, &message, attempt);
         let data = store.data_mut();
         data.finish_lines();
+        data.identity.output.memory(data.growth.memory_bytes());
         match called {
             Ok(Ok(())) => Ok(Ok(store.into_data().transaction.into_writes())),
             Ok(Err(failure)) => Ok(Err(from_guest(failure))),
