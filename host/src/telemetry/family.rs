@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn every_value_is_told_in_the_bucket_of_its_bound() {
         let mut histogram = Histogram::default();
-        [0, 1, 2, 3, 10, 11, 9_000, 20_000].map(|value| histogram.record(value));
+        [0, 1, 2, 3, 10, 11, 9_000, 20_000].into_iter().for_each(|value| histogram.record(value));
         let told = Scale::Things.buckets(&histogram);
         let told: Vec<_> = told.into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(told, [(1.0, 2), (2.0, 1), (5.0, 1), (10.0, 1), (25.0, 1), (10_000.0, 1), (f64::INFINITY, 1)]);

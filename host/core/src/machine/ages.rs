@@ -58,7 +58,9 @@ mod tests {
     fn the_oldest_row_that_waits_gives_the_age() {
         let mut ages = Ages::default();
         assert_eq!(ages.oldest_ms(5_000), None);
-        [(1, 1_000), (2, 1_050), (3, 2_000), (4, 3_000)].map(|(row, tick_ms)| ages.begin(RowId(row), tick_ms));
+        for (row, tick_ms) in [(1, 1_000), (2, 1_050), (3, 2_000), (4, 3_000)] {
+            ages.begin(RowId(row), tick_ms);
+        }
         assert_eq!(ages.oldest_ms(5_000), Some(4_000));
         ages.end(RowId(2));
         ages.end(RowId(3));

@@ -10,7 +10,7 @@ use crate::telemetry::table::TABLE;
 
 fn consumer(name: &str) -> ConsumerStatus {
     let mut end_to_end_ms = Histogram::default();
-    [4, 4, 300].map(|ms| end_to_end_ms.record(ms));
+    [4, 4, 300].into_iter().for_each(|ms| end_to_end_ms.record(ms));
     let counters = Counters { applied: 3, dead_letters: 2, failures: Failures::default(), ..Counters::default() };
     ConsumerStatus {
         id: ConsumerId(1),
@@ -83,10 +83,10 @@ fn values_come_out_under_their_labels() {
         "pelton_attempts_total{consumer=\"orders\",version=\"abababababab\",outcome=\"ok\"} 1",
         "pelton_attempts_total{consumer=\"orders\",version=\"abababababab\",outcome=\"trap\"} 1",
         "pelton_handler_duration_seconds_count{consumer=\"orders\",version=\"abababababab\"} 2",
-        "pelton_handler_duration_seconds_bucket{consumer=\"orders\",version=\"abababababab\",le=\"0.00025\"} 2",
-        "pelton_queue_wait_seconds_bucket{consumer=\"orders\",le=\"0.00005\"} 1",
+        "pelton_handler_duration_seconds_bucket{le=\"0.00025\",consumer=\"orders\",version=\"abababababab\"} 2",
+        "pelton_queue_wait_seconds_bucket{le=\"0.00005\",consumer=\"orders\"} 1",
         "pelton_end_to_end_seconds_sum{consumer=\"orders\"} 0.308",
-        "pelton_end_to_end_seconds_bucket{consumer=\"orders\",le=\"+Inf\"} 3",
+        "pelton_end_to_end_seconds_bucket{le=\"+Inf\",consumer=\"orders\"} 3",
         "pelton_in_flight{consumer=\"orders\"} 2",
         "pelton_in_flight_bytes{consumer=\"orders\"} 512",
         "pelton_stream_lag{consumer=\"orders\",stream=\"S\"} 7",
