@@ -63,13 +63,7 @@ pub struct Deployed {
 impl Deployed {
     /// A consumer that serves by these rules.
     #[must_use]
-    pub fn new(
-        consumer: ConsumerId,
-        name: &str,
-        ingest: Ingest,
-        rules: Rules,
-        meters: Arc<ConsumerMeters>,
-    ) -> Self {
+    pub fn new(consumer: ConsumerId, name: &str, ingest: Ingest, rules: Rules, meters: Arc<ConsumerMeters>) -> Self {
         let serving = ArcSwap::from_pointee(serving(name, rules, &meters));
         Self { consumer, name: name.into(), ingest, meters, serving }
     }

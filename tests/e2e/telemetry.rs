@@ -139,7 +139,11 @@ async fn both_text_forms_are_told_to_who_asks_for_them() -> Result<()> {
     let stage = Stage::running("ledger").await?;
     let address = std::fs::read_to_string(stage.host.path("data/admin.address"))?;
     for (accept, kind, first) in [
-        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text", "# TYPE pelton_messages counter"),
+        (
+            "application/openmetrics-text; version=1.0.0",
+            "application/openmetrics-text",
+            "# TYPE pelton_messages counter",
+        ),
         ("text/plain", "text/plain; version=0.0.4", "# TYPE pelton_messages_total counter"),
     ] {
         let url = format!("http://{address}/metrics");

@@ -66,10 +66,7 @@ pub(super) fn rules(manifest: &Manifest, plugin: Plugin, mark_ttl_ms: u64) -> Ru
         shared_state: manifest.policy.shared_state,
         limits: RunLimits::new(manifest.run.timeout_ms, manifest.run.memory_bytes, &manifest.effects),
         identity: identity(manifest),
-        log: LogBudget {
-            lines_per_second: manifest.run.log_lines_per_second,
-            burst: manifest.run.log_lines_burst,
-        },
+        log: LogBudget { lines_per_second: manifest.run.log_lines_per_second, burst: manifest.run.log_lines_burst },
     }
 }
 

@@ -43,9 +43,9 @@ pub use log::{Appended, Log};
 pub use open::{Opened, OutboxRow, Recovered, RecoveredConsumer, Settings, open};
 pub use reader::{DeadLetterQuery, ParkedQuery, Reader, StoredDeadLetter, StoredParked};
 pub use record::RecordError;
-pub use sizes::file_sizes;
 #[cfg(any(test, feature = "fault-injection"))]
 pub use simulated::{SimulatedDisk, create_simulated, open_simulated};
+pub use sizes::file_sizes;
 
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,8 @@ impl Form {
     #[must_use]
     pub fn accepted(accept: Option<&str>) -> Self {
         let accept = accept.unwrap_or_default().to_ascii_lowercase();
-        let takes = |kind: &str| accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim() == kind);
+        let takes =
+            |kind: &str| accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim() == kind);
         if takes("text/plain") && !takes("application/openmetrics-text") { Self::Text } else { Self::OpenMetrics }
     }
 
@@ -105,10 +106,9 @@ impl Collector for Told {
             outbox(scrape, &mut encoder)?;
             states(scrape, &mut encoder)?;
         }
-        let version = |name: &Box<str>, entry: &Entry| Some((name.clone(), entry.version?.short()));
         family(&mut encoder, &table::CONSUMER_VERSION, |told| {
-            let mut serving = scrape.entries.iter().filter_map(|(name, entry)| version(name, entry));
-            serving.try_for_each(|(name, version)| told.info(&[&name, &version]))
+            let mut serving = scrape.entries.iter().filter_map(|(name, entry)| Some((name, entry.version?.short())));
+            serving.try_for_each(|(name, version)| told.info(&[name, &version]))
         })?;
         plugins(&consumers, &mut encoder)?;
         store(scrape, &mut encoder)?;
@@ -223,10 +223,7 @@ fn states(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     })
 }
 
-fn plugins(
-    meters: &BTreeMap<Box<str>, Arc<ConsumerMeters>>,
-    encoder: &mut DescriptorEncoder<'_>,
-) -> fmt::Result {
+fn plugins(meters: &BTreeMap<Box<str>, Arc<ConsumerMeters>>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     family(encoder, &table::LOG_LINES, |told| {
         meters.iter().try_for_each(|(name, meters)| {
             told.counter(&[name, "written"], meters.output.written())?;
@@ -248,15 +245,14 @@ fn store(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         told.histogram(&[], &meters.checkpoint_us.read(), Scale::Micros)
     })?;
     family(encoder, &table::OVERLAY, |told| told.gauge(&[], scrape.overlay_bytes as u64))?;
-    family(encoder, &table::STORE, |told| {
-        scrape.files.iter().try_for_each(|(name, bytes)| told.gauge(&[name], *bytes))
-    })
+    family(encoder, &table::STORE, |told| scrape.files.iter().try_for_each(|(name, bytes)| told.gauge(&[name], *bytes)))
 }
 
 fn work(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let meters = &scrape.meters;
     if let Some(books) = &scrape.books {
-        let states = [("in_flight", books.relay_in_flight), ("queued", books.relay_queued), ("waiting", books.relay_waiting)];
+        let states =
+            [("in_flight", books.relay_in_flight), ("queued", books.relay_queued), ("waiting", books.relay_waiting)];
         family(encoder, &table::RELAY, |told| {
             states.iter().try_for_each(|(state, events)| told.gauge(&[state], *events as u64))
         })?;

@@ -79,122 +79,236 @@ const BYTES: Option<Base> = Some(Base::Bytes);
 use MetricType::{Counter, Gauge, Histogram, Info};
 
 /// Outcomes of messages.
-pub const MESSAGES: Metric = metric("pelton_messages", Counter, None, &["consumer", "outcome"],
-    "Messages that got an outcome since the host was started: applied, duplicate (its id was applied before), stale (a newer version of its entity was), dead_letter (given up), parked (held back in the store; counted again with what becomes of it later).");
+pub const MESSAGES: Metric = metric(
+    "pelton_messages",
+    Counter,
+    None,
+    &["consumer", "outcome"],
+    "Messages that got an outcome since the host was started: applied, duplicate (its id was applied before), stale (a newer version of its entity was), dead_letter (given up), parked (held back in the store; counted again with what becomes of it later).",
+);
 /// Calls of handlers.
-pub const ATTEMPTS: Metric = metric("pelton_attempts", Counter, None, &["consumer", "version", "outcome"],
-    "Calls of the plug-in's handler by its version (the first 12 digits of the digest) and what came of them: ok, retry, reject, park, trap, timeout, limit. The four versions called last are kept.");
+pub const ATTEMPTS: Metric = metric(
+    "pelton_attempts",
+    Counter,
+    None,
+    &["consumer", "version", "outcome"],
+    "Calls of the plug-in's handler by its version (the first 12 digits of the digest) and what came of them: ok, retry, reject, park, trap, timeout, limit. The four versions called last are kept.",
+);
 /// Retries.
-pub const RETRIES: Metric = metric("pelton_retries", Counter, None, CONSUMER,
-    "Failed attempts that are followed by another without the message being parked.");
+pub const RETRIES: Metric = metric(
+    "pelton_retries",
+    Counter,
+    None,
+    CONSUMER,
+    "Failed attempts that are followed by another without the message being parked.",
+);
 /// Redelivered.
-pub const REDELIVERED: Metric = metric("pelton_redelivered", Counter, None, CONSUMER,
-    "Deliveries dropped because the message was settled or in hand already.");
+pub const REDELIVERED: Metric = metric(
+    "pelton_redelivered",
+    Counter,
+    None,
+    CONSUMER,
+    "Deliveries dropped because the message was settled or in hand already.",
+);
 /// Time of handlers.
-pub const HANDLER_DURATION: Metric = metric("pelton_handler_duration", Histogram, SECONDS, &["consumer", "version"],
-    "Time of an attempt: making an instance, the handler, and what it asked of the host.");
+pub const HANDLER_DURATION: Metric = metric(
+    "pelton_handler_duration",
+    Histogram,
+    SECONDS,
+    &["consumer", "version"],
+    "Time of an attempt: making an instance, the handler, and what it asked of the host.",
+);
 /// Time before the first attempt.
-pub const QUEUE_WAIT: Metric = metric("pelton_queue_wait", Histogram, SECONDS, CONSUMER,
-    "Time from a message's delivery, or its return from the store, until its first attempt began.");
+pub const QUEUE_WAIT: Metric = metric(
+    "pelton_queue_wait",
+    Histogram,
+    SECONDS,
+    CONSUMER,
+    "Time from a message's delivery, or its return from the store, until its first attempt began.",
+);
 /// From publisher to durable.
-pub const END_TO_END: Metric = metric("pelton_end_to_end", Histogram, SECONDS, CONSUMER,
-    "Time from when the stream stored a message until its effects were durable, of messages applied. Measured between two clocks, the broker's and the host's, in milliseconds.");
+pub const END_TO_END: Metric = metric(
+    "pelton_end_to_end",
+    Histogram,
+    SECONDS,
+    CONSUMER,
+    "Time from when the stream stored a message until its effects were durable, of messages applied. Measured between two clocks, the broker's and the host's, in milliseconds.",
+);
 /// Held.
-pub const IN_FLIGHT: Metric = metric("pelton_in_flight", Gauge, None, CONSUMER,
-    "Messages delivered and not settled: waiting, running, or in the batch that is open.");
+pub const IN_FLIGHT: Metric = metric(
+    "pelton_in_flight",
+    Gauge,
+    None,
+    CONSUMER,
+    "Messages delivered and not settled: waiting, running, or in the batch that is open.",
+);
 /// Bytes held.
-pub const IN_FLIGHT_BYTES: Metric = metric("pelton_in_flight", Gauge, BYTES, CONSUMER,
-    "Memory of these messages.");
+pub const IN_FLIGHT_BYTES: Metric = metric("pelton_in_flight", Gauge, BYTES, CONSUMER, "Memory of these messages.");
 /// Runs.
-pub const RUNNING: Metric = metric("pelton_running", Gauge, None, CONSUMER,
-    "Lanes whose messages an executor has now.");
+pub const RUNNING: Metric =
+    metric("pelton_running", Gauge, None, CONSUMER, "Lanes whose messages an executor has now.");
 /// Lanes.
-pub const LANES: Metric = metric("pelton_lanes", Gauge, None, CONSUMER,
-    "Ordering keys with messages in hand, and messages without a key.");
+pub const LANES: Metric =
+    metric("pelton_lanes", Gauge, None, CONSUMER, "Ordering keys with messages in hand, and messages without a key.");
 /// Lanes in backoff.
-pub const LANES_RETRYING: Metric = metric("pelton_lanes_retrying", Gauge, None, CONSUMER,
-    "Those of them that wait for another attempt.");
+pub const LANES_RETRYING: Metric =
+    metric("pelton_lanes_retrying", Gauge, None, CONSUMER, "Those of them that wait for another attempt.");
 /// Lag.
-pub const STREAM_LAG: Metric = metric("pelton_stream_lag", Gauge, None, &["consumer", "stream"],
-    "Messages of the stream that the consumer has not settled: not delivered yet, as JetStream said with the last delivery, and in flight.");
+pub const STREAM_LAG: Metric = metric(
+    "pelton_stream_lag",
+    Gauge,
+    None,
+    &["consumer", "stream"],
+    "Messages of the stream that the consumer has not settled: not delivered yet, as JetStream said with the last delivery, and in flight.",
+);
 /// Floor.
-pub const STREAM_FLOOR: Metric = metric("pelton_stream_floor", Gauge, None, &["consumer", "stream"],
-    "The stream sequence up to which everything is durably settled.");
+pub const STREAM_FLOOR: Metric = metric(
+    "pelton_stream_floor",
+    Gauge,
+    None,
+    &["consumer", "stream"],
+    "The stream sequence up to which everything is durably settled.",
+);
 /// Parked.
-pub const PARKED: Metric = metric("pelton_parked", Gauge, None, CONSUMER,
-    "Messages parked in the store.");
+pub const PARKED: Metric = metric("pelton_parked", Gauge, None, CONSUMER, "Messages parked in the store.");
 /// Parked keys.
-pub const PARKED_KEYS: Metric = metric("pelton_parked_keys", Gauge, None, CONSUMER,
-    "Keys that have parked messages, and parked messages without a key.");
+pub const PARKED_KEYS: Metric = metric(
+    "pelton_parked_keys",
+    Gauge,
+    None,
+    CONSUMER,
+    "Keys that have parked messages, and parked messages without a key.",
+);
 /// Given up.
-pub const DEAD_LETTERS: Metric = metric("pelton_dead_letters", Counter, None, CONSUMER,
-    "Messages given up since the host was started.");
+pub const DEAD_LETTERS: Metric =
+    metric("pelton_dead_letters", Counter, None, CONSUMER, "Messages given up since the host was started.");
 /// Outbox.
-pub const OUTBOX_PENDING: Metric = metric("pelton_outbox_pending", Gauge, None, CONSUMER,
-    "Events committed and not yet acknowledged by JetStream.");
+pub const OUTBOX_PENDING: Metric =
+    metric("pelton_outbox_pending", Gauge, None, CONSUMER, "Events committed and not yet acknowledged by JetStream.");
 /// Age of the outbox.
-pub const OUTBOX_OLDEST_AGE: Metric = metric("pelton_outbox_oldest_age", Gauge, SECONDS, CONSUMER,
-    "How long the oldest of them has waited since it was committed or the host was started; 0 if there is none.");
+pub const OUTBOX_OLDEST_AGE: Metric = metric(
+    "pelton_outbox_oldest_age",
+    Gauge,
+    SECONDS,
+    CONSUMER,
+    "How long the oldest of them has waited since it was committed or the host was started; 0 if there is none.",
+);
 /// Published.
-pub const PUBLISHED: Metric = metric("pelton_events_published", Counter, None, CONSUMER,
-    "Events acknowledged by JetStream.");
+pub const PUBLISHED: Metric =
+    metric("pelton_events_published", Counter, None, CONSUMER, "Events acknowledged by JetStream.");
 /// Whether it works.
-pub const CONSUMER_STATE: Metric = metric("pelton_consumer_state", Gauge, None, &["consumer", "phase"],
-    "1 for what the consumer is doing: running, positioning, rebinding, restarting, stopping, stopped, halted.");
+pub const CONSUMER_STATE: Metric = metric(
+    "pelton_consumer_state",
+    Gauge,
+    None,
+    &["consumer", "phase"],
+    "1 for what the consumer is doing: running, positioning, rebinding, restarting, stopping, stopped, halted.",
+);
 /// Who holds it.
-pub const CONSUMER_PAUSED: Metric = metric("pelton_consumer_paused", Gauge, None, &["consumer", "by"],
-    "1 if an operator or its breaker keeps the consumer from working, else 0.");
+pub const CONSUMER_PAUSED: Metric = metric(
+    "pelton_consumer_paused",
+    Gauge,
+    None,
+    &["consumer", "by"],
+    "1 if an operator or its breaker keeps the consumer from working, else 0.",
+);
 /// Versions.
-pub const CONSUMER_VERSION: Metric = metric("pelton_consumer_version", Info, None, &["consumer", "version"],
-    "The version of the plug-in that serves.");
+pub const CONSUMER_VERSION: Metric =
+    metric("pelton_consumer_version", Info, None, &["consumer", "version"], "The version of the plug-in that serves.");
 /// Lines of plug-ins.
-pub const LOG_LINES: Metric = metric("pelton_log_lines", Counter, None, &["consumer", "outcome"],
-    "Lines of plug-ins for the host's log: written, dropped (past the limits of an attempt or of the consumer).");
+pub const LOG_LINES: Metric = metric(
+    "pelton_log_lines",
+    Counter,
+    None,
+    &["consumer", "outcome"],
+    "Lines of plug-ins for the host's log: written, dropped (past the limits of an attempt or of the consumer).",
+);
 /// Memory of instances.
-pub const INSTANCE_MEMORY_PEAK: Metric = metric("pelton_instance_memory_peak", Gauge, BYTES, CONSUMER,
-    "Linear memory of the largest instance since the host was started; it may grow to [limits] memory_bytes.");
+pub const INSTANCE_MEMORY_PEAK: Metric = metric(
+    "pelton_instance_memory_peak",
+    Gauge,
+    BYTES,
+    CONSUMER,
+    "Linear memory of the largest instance since the host was started; it may grow to [limits] memory_bytes.",
+);
 /// Commits.
-pub const COMMIT_DURATION: Metric = metric("pelton_commit_duration", Histogram, SECONDS, &[],
-    "Time of a commit: encoding a batch, appending it to the commit log, and syncing.");
+pub const COMMIT_DURATION: Metric = metric(
+    "pelton_commit_duration",
+    Histogram,
+    SECONDS,
+    &[],
+    "Time of a commit: encoding a batch, appending it to the commit log, and syncing.",
+);
 /// Batches.
-pub const COMMIT_BATCH_SIZE: Metric = metric("pelton_commit_batch_size", Histogram, None, &[],
-    "Outcomes of messages that one commit made durable.");
+pub const COMMIT_BATCH_SIZE: Metric =
+    metric("pelton_commit_batch_size", Histogram, None, &[], "Outcomes of messages that one commit made durable.");
 /// Checkpoints.
-pub const CHECKPOINT_DURATION: Metric = metric("pelton_checkpoint_duration", Histogram, SECONDS, &[],
-    "Time of folding the commit log into the view.");
+pub const CHECKPOINT_DURATION: Metric =
+    metric("pelton_checkpoint_duration", Histogram, SECONDS, &[], "Time of folding the commit log into the view.");
 /// Overlay.
-pub const OVERLAY: Metric = metric("pelton_overlay", Gauge, BYTES, &[],
-    "Memory of what is executed and not folded into the view yet; pulls wait at [store] overlay_bytes_max.");
+pub const OVERLAY: Metric = metric(
+    "pelton_overlay",
+    Gauge,
+    BYTES,
+    &[],
+    "Memory of what is executed and not folded into the view yet; pulls wait at [store] overlay_bytes_max.",
+);
 /// Files.
-pub const STORE: Metric = metric("pelton_store", Gauge, BYTES, &["file"],
-    "Size of the store's files: log, view.");
+pub const STORE: Metric = metric("pelton_store", Gauge, BYTES, &["file"], "Size of the store's files: log, view.");
 /// Relay.
-pub const RELAY: Metric = metric("pelton_relay_events", Gauge, None, &["state"],
-    "Events of the outbox by what they wait for: in_flight (JetStream's acknowledgement), queued (room in the window), waiting (their key was refused and is tried again).");
+pub const RELAY: Metric = metric(
+    "pelton_relay_events",
+    Gauge,
+    None,
+    &["state"],
+    "Events of the outbox by what they wait for: in_flight (JetStream's acknowledgement), queued (room in the window), waiting (their key was refused and is tried again).",
+);
 /// Executors.
-pub const EXECUTORS: Metric = metric("pelton_executors", Gauge, None, &[],
-    "Executor threads.");
+pub const EXECUTORS: Metric = metric("pelton_executors", Gauge, None, &[], "Executor threads.");
 /// Busy.
-pub const EXECUTOR_BUSY: Metric = metric("pelton_executor_busy", Counter, SECONDS, &[],
-    "Time that executor threads were at work, in all; divided by the time that passed and by pelton_executors it is how busy they are.");
+pub const EXECUTOR_BUSY: Metric = metric(
+    "pelton_executor_busy",
+    Counter,
+    SECONDS,
+    &[],
+    "Time that executor threads were at work, in all; divided by the time that passed and by pelton_executors it is how busy they are.",
+);
 /// NATS.
-pub const NATS_CONNECTED: Metric = metric("pelton_nats_connected", Gauge, None, &["connection"],
-    "1 if there is a connection, else 0: consume (consumers have one each besides), publish.");
+pub const NATS_CONNECTED: Metric = metric(
+    "pelton_nats_connected",
+    Gauge,
+    None,
+    &["connection"],
+    "1 if there is a connection, else 0: consume (consumers have one each besides), publish.",
+);
 /// Compiles.
-pub const COMPILE_DURATION: Metric = metric("pelton_compile_duration", Histogram, SECONDS, &[],
-    "Time of compiling and verifying a component, whatever came of it.");
+pub const COMPILE_DURATION: Metric = metric(
+    "pelton_compile_duration",
+    Histogram,
+    SECONDS,
+    &[],
+    "Time of compiling and verifying a component, whatever came of it.",
+);
 /// Swaps.
-pub const SWAP: Metric = metric("pelton_swap", Counter, None, &["result"],
-    "Ends of deployments that brought another version: swapped, refused (it failed verification, the one before goes on), rolled_back.");
+pub const SWAP: Metric = metric(
+    "pelton_swap",
+    Counter,
+    None,
+    &["result"],
+    "Ends of deployments that brought another version: swapped, refused (it failed verification, the one before goes on), rolled_back.",
+);
 /// Driver.
-pub const DRIVER_AGE: Metric = metric("pelton_driver_heartbeat_age", Gauge, SECONDS, &[],
-    "How long ago the thread that owns all decisions was last seen awake. If it rises, the host hangs, and what it alone knows is missing here.");
+pub const DRIVER_AGE: Metric = metric(
+    "pelton_driver_heartbeat_age",
+    Gauge,
+    SECONDS,
+    &[],
+    "How long ago the thread that owns all decisions was last seen awake. If it rises, the host hangs, and what it alone knows is missing here.",
+);
 /// Build.
-pub const BUILD: Metric = metric("pelton_build", Info, None, &["version"],
-    "The host's version.");
+pub const BUILD: Metric = metric("pelton_build", Info, None, &["version"], "The host's version.");
 /// Uptime.
-pub const UPTIME: Metric = metric("pelton_uptime", Gauge, SECONDS, &[],
-    "Time since the host was started.");
+pub const UPTIME: Metric = metric("pelton_uptime", Gauge, SECONDS, &[], "Time since the host was started.");
 
 /// All of them, in the order in which they come out.
 pub const TABLE: &[&Metric] = &[
@@ -284,7 +398,18 @@ mod tests {
             assert!(names.insert(metric.name()), "{} is there twice", metric.name());
             assert!(metric.help.ends_with('.') && !metric.help.contains(['\n', '|', '"', '\\']), "{}", metric.name());
             for label in metric.labels {
-                let bounded = ["consumer", "version", "outcome", "stream", "phase", "by", "file", "state", "connection", "result"];
+                let bounded = [
+                    "consumer",
+                    "version",
+                    "outcome",
+                    "stream",
+                    "phase",
+                    "by",
+                    "file",
+                    "state",
+                    "connection",
+                    "result",
+                ];
                 assert!(bounded.contains(label), "{}: label {label}", metric.name());
             }
         }

@@ -155,7 +155,11 @@ mod tests {
         let taken = |bucket: &mut Bucket, at| (0..100).filter(|_| bucket.take(at)).count();
         assert_eq!(taken(&mut bucket, now), 5);
         assert_eq!(taken(&mut bucket, now + Duration::from_millis(300)), 3);
-        assert_eq!(taken(&mut bucket, now + Duration::from_secs(100)), 5, "a long silence saves up no more than a burst");
+        assert_eq!(
+            taken(&mut bucket, now + Duration::from_secs(100)),
+            5,
+            "a long silence saves up no more than a burst"
+        );
     }
 
     #[test]
