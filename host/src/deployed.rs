@@ -68,6 +68,12 @@ impl Deployed {
         Self { consumer, name: name.into(), ingest, meters, serving }
     }
 
+    /// The pattern of its grants that covers a subject to emit to.
+    #[must_use]
+    pub fn emit_pattern_of(&self, subject: &str) -> Option<Box<str>> {
+        self.serving().terms.grants.pattern_of(subject).map(Box::from)
+    }
+
     /// What serves the next attempt.
     #[must_use]
     pub fn serving(&self) -> arc_swap::Guard<Arc<Serving>> {

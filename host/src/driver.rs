@@ -26,6 +26,7 @@ use crate::executor::Assignment;
 use crate::faults;
 use crate::nats::{PublisherHandle, SubscriptionHandle};
 use crate::store::{DeadLetterQuery, Reader};
+use crate::telemetry::traces::Traces;
 
 /// What the driver is told.
 pub enum Note {
@@ -85,6 +86,8 @@ pub struct Hands {
     pub reader: Arc<Reader>,
     /// The clock's tick at which the driver was last seen awake, in milliseconds.
     pub heartbeat: Arc<AtomicU64>,
+    /// Where events are traced; none: they are not.
+    pub traces: Option<Arc<Traces>>,
 }
 
 struct Attached {
@@ -173,8 +176,11 @@ impl Driver {
     fn take(&mut self, note: Note) -> anyhow::Result<Turn> {
         match note {
             Note::Core(input) => {
-                if let Input::Acknowledged(_) = &input {
+                if let Input::Acknowledged(rows) = &input {
                     faults::point("after-puback");
+                    if let Some(traces) = &self.hands.traces {
+                        traces.acknowledged(rows);
+                    }
                 }
                 self.core.handle(self.clock.now(), input);
             }
@@ -404,6 +410,10 @@ impl Driver {
             self.unpublished.push((row, event));
             return;
         };
+        if let Some(traces) = &self.hands.traces {
+            let mut consumers = self.consumers.values().map(|attached| &*attached.deployed);
+            traces.leaving(row, &event, |name| consumers.find(|deployed| *deployed.name == *name));
+        }
         faults::point("before-publish");
         self.hands.publisher.publish(session, row, &event);
         faults::point("after-publish");

@@ -16,6 +16,7 @@ use crate::faults;
 use crate::guard::PanicGuard;
 use crate::store::{Checkpointer, Log, Reader};
 use crate::telemetry::meters::Meters;
+use crate::telemetry::traces::Traces;
 
 /// When the view is brought up to date.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct CheckpointSettings {
     pub overlay_bytes_max: usize,
     /// Where commits and checkpoints are counted.
     pub meters: Arc<Meters>,
+    /// Where commits are traced; none: they are not.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// The running threads.
@@ -90,6 +93,9 @@ fn commit_all(
         }
         settings.meters.commit_us.record(watch.elapsed_us());
         settings.meters.commit_outcomes.record(batch.settlements.len() as u64);
+        if let Some(traces) = &settings.traces {
+            traces.committed(&batch);
+        }
         faults::point("after-commit");
         if !batch.published.is_empty() {
             faults::point("after-row-removal");

@@ -17,6 +17,7 @@ use crate::driver::Note;
 use crate::guard::PanicGuard;
 use crate::store::Reader;
 use crate::telemetry::meters::{Called, Meters};
+use crate::telemetry::traces::{AttemptEnd, Traces};
 use crate::wasm::{EXECUTOR_STACK_BYTES, Sandbox};
 
 /// Work for an executor.
@@ -44,6 +45,8 @@ pub struct Shared {
     pub seed: u64,
     /// What is counted.
     pub meters: Arc<Meters>,
+    /// Where attempts are traced; none: they are not.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// Starts `count` executor threads. They end when the sending side of `work` is dropped.
@@ -138,8 +141,21 @@ fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, 
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
     let Serving { plugin, limits, identity, meters, .. } = &**serving;
     let version = plugin.version();
+    let traced = shared.traces.as_deref().map(|traces| (traces, traces.attempt(consumer, &message, attempt, now_ms)));
+    if let Some((_, traced)) = &traced {
+        transaction.trace(traced.ids);
+    }
     let watch = Stopwatch::start();
-    match shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed)? {
+    let ended = shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed)?;
+    if let Some((traces, traced)) = &traced {
+        let failure = ended.as_ref().err();
+        let end = AttemptEnd { deployed, message: &message, version, number: attempt, failure };
+        traces.attempted(traced, &end);
+        if traced.ids.sampled {
+            deployed.meters.traced.observe(watch.elapsed_us(), traced.ids.trace);
+        }
+    }
+    match ended {
         Ok(writes) => {
             meters.attempt(Called::Ok, watch.elapsed_us());
             shared.reader.apply(consumer, state_key.as_ref(), message.mark, &writes);

@@ -19,4 +19,5 @@ mod sandbox;
 mod sandbox_load;
 mod stage;
 mod telemetry;
+mod traces;
 mod unreadable;

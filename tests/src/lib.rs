@@ -8,6 +8,7 @@ pub mod bench;
 pub mod chain;
 pub mod checker;
 pub mod client;
+pub mod collector;
 pub mod crash;
 pub mod demo;
 pub mod faults;

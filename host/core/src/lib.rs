@@ -13,6 +13,7 @@ pub mod parked;
 pub mod plan;
 pub mod policy;
 pub mod time;
+pub mod trace;
 pub mod transaction;
 
 pub use machine::{

@@ -29,6 +29,7 @@ use crate::room::Room;
 use crate::store::{self, Opened};
 use crate::telemetry::meters::Meters;
 use crate::telemetry::recent::Recent;
+use crate::telemetry::traces::{Endpoint, Exporting, Traces};
 use crate::wasm::{self, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
@@ -54,6 +55,7 @@ impl Threads {
         clock: Clock,
         links: &Links,
         meters: &Arc<Meters>,
+        traces: &Option<Arc<Traces>>,
         channel: (Sender<Note>, Receiver<Note>),
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
@@ -69,7 +71,15 @@ impl Threads {
         })?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
-        let shared = Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed, meters: Arc::clone(meters) };
+        let shared = Shared {
+            sandbox,
+            reader: Arc::clone(&reader),
+            clock,
+            draining,
+            seed,
+            meters: Arc::clone(meters),
+            traces: traces.clone(),
+        };
         let shared = Arc::new(shared);
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
@@ -78,6 +88,7 @@ impl Threads {
             interval: Duration::from_millis(config.store.checkpoint_interval_ms),
             overlay_bytes_max: config.store.overlay_bytes_max,
             meters: Arc::clone(meters),
+            traces: traces.clone(),
         };
         let durability = durability::start(log, checkpointer, &reader, checkpoints, clock, batches, &notes)
             .context("starting the committer and the checkpointer")?;
@@ -88,6 +99,7 @@ impl Threads {
             publisher: links.publisher.handle(),
             reader,
             heartbeat: Arc::clone(&heartbeat),
+            traces: traces.clone(),
         };
         let settings = Settings {
             runs_max: count * RUNS_PER_EXECUTOR,
@@ -154,7 +166,8 @@ impl Host {
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
         let meters = Arc::<Meters>::default();
-        let threads = Threads::start(config, opened, clock, &links, &meters, (notes.clone(), for_driver))?;
+        let (traces, exporting) = start_traces(config, opened.recovered.seed, &meters)?;
+        let threads = Threads::start(config, opened, clock, &links, &meters, &traces, (notes.clone(), for_driver))?;
         let board = Arc::new(Board::default());
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
@@ -198,8 +211,20 @@ impl Host {
         let no_more_deployments = cancel.child_token();
         let deploying = Deploying { deployer, watcher, changes, deployed, stop: no_more_deployments.clone() };
         let deploying = tokio::spawn(deploying.run());
-        Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, cancel: cancel.clone() })
+        Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, exporting, cancel: cancel.clone() })
     }
+}
+
+/// Traces, if a collector is named.
+fn start_traces(
+    config: &HostConfig,
+    seed: u64,
+    meters: &Meters,
+) -> anyhow::Result<(Option<Arc<Traces>>, Option<Exporting>)> {
+    let settings = &config.telemetry;
+    let Some(endpoint) = Endpoint::chosen(settings.otlp_endpoint.as_deref())? else { return Ok((None, None)) };
+    let (traces, exporting) = Traces::start(&endpoint, settings.sample_ratio, seed, Arc::clone(&meters.spans))?;
+    Ok((Some(traces), Some(exporting)))
 }
 
 /// What the store found, in the core's words.

@@ -30,7 +30,7 @@ mod values;
 mod tests;
 
 pub use directory::load_directory;
-pub use host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig};
+pub use host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig, TelemetryConfig};
 pub use manifest::{
     IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
 };

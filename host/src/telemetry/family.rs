@@ -7,6 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
+use super::exemplars::Traced;
 use super::table::Metric;
 
 /// What a histogram counts in, and which of its bounds are told.
@@ -42,6 +43,12 @@ impl Scale {
             ],
             Self::Things => &[1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000],
         }
+    }
+
+    /// The same bounds in seconds.
+    #[expect(clippy::cast_precision_loss, reason = "bounds are far below 2^53")]
+    pub(super) fn seconds(self) -> Vec<f64> {
+        self.bounds().iter().map(|bound| *bound as f64 / self.one()).collect()
     }
 
     /// Counts between these bounds, the last one without an upper bound.
@@ -121,6 +128,12 @@ impl Family<'_> {
     pub(super) fn info(&mut self, values: &[&str]) -> fmt::Result {
         let labels: Vec<(&str, &str)> = self.metric.labels.iter().copied().zip(values.iter().copied()).collect();
         self.encoder.encode_info(&labels)
+    }
+
+    /// A histogram with exemplars.
+    pub(super) fn traced(&mut self, values: &[&str], traced: &Traced) -> fmt::Result {
+        let labels: Vec<(&str, &str)> = self.metric.labels.iter().copied().zip(values.iter().copied()).collect();
+        traced.encode(self.encoder.encode_family(&labels)?)
     }
 
     /// A histogram.

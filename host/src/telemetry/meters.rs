@@ -12,6 +12,7 @@ use pelton_core::histogram::{BUCKETS, Histogram, bucket_of};
 use pelton_core::ids::Version;
 use pelton_core::message::Failure;
 
+use super::exemplars::Traced;
 use crate::wasm::Output;
 
 /// Versions of one consumer that are told apart; the one called least recently goes first.
@@ -154,6 +155,8 @@ impl VersionMeters {
 pub struct ConsumerMeters {
     /// From a message's delivery to its first attempt, in microseconds.
     pub queue_wait_us: Distribution,
+    /// Attempts whose traces are recorded.
+    pub traced: Traced,
     /// What its plug-ins write and use.
     pub output: Arc<Output>,
     /// The version that was deployed last is the last one.
@@ -208,6 +211,17 @@ impl Swap {
     }
 }
 
+/// What became of the spans of recorded traces.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// The collector took them.
+    pub exported: Count,
+    /// It did not.
+    pub failed: Count,
+    /// They were dropped before: the queue was full.
+    pub dropped: Count,
+}
+
 /// All meters of a host.
 #[derive(Debug, Default)]
 pub struct Meters {
@@ -225,6 +239,8 @@ pub struct Meters {
     pub checkpoint_us: Distribution,
     /// Time of compiling and verifying, in microseconds.
     pub compile_us: Distribution,
+    /// Spans.
+    pub spans: Arc<Spans>,
 }
 
 impl Meters {

@@ -161,6 +161,9 @@ fn messages(
             })
         })
     })?;
+    family(encoder, &table::TRACED_HANDLER_DURATION, |told| {
+        meters.iter().try_for_each(|(name, meters)| told.traced(&[name], &meters.traced))
+    })?;
     family(encoder, &table::QUEUE_WAIT, |told| {
         let mut all = meters.iter();
         all.try_for_each(|(name, meters)| told.histogram(&[name], &meters.queue_wait_us.read(), Scale::Micros))
@@ -265,6 +268,12 @@ fn work(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     family(encoder, &table::COMPILE_DURATION, |told| told.histogram(&[], &meters.compile_us.read(), Scale::Micros))?;
     family(encoder, &table::SWAP, |told| {
         Swap::ALL.into_iter().try_for_each(|result| told.counter(&[result.word()], meters.swaps(result)))
+    })?;
+    family(encoder, &table::SPANS, |told| {
+        let spans = &meters.spans;
+        told.counter(&["exported"], spans.exported.get())?;
+        told.counter(&["failed"], spans.failed.get())?;
+        told.counter(&["dropped"], spans.dropped.get())
     })
 }
 

@@ -118,6 +118,14 @@ pub const HANDLER_DURATION: Metric = metric(
     &["consumer", "version"],
     "Time of an attempt: making an instance, the handler, and what it asked of the host.",
 );
+/// Time of traced attempts.
+pub const TRACED_HANDLER_DURATION: Metric = metric(
+    "pelton_traced_handler_duration",
+    Histogram,
+    SECONDS,
+    CONSUMER,
+    "The same for attempts whose trace is recorded only, with the trace's id as exemplar (OpenMetrics only).",
+);
 /// Time before the first attempt.
 pub const QUEUE_WAIT: Metric = metric(
     "pelton_queue_wait",
@@ -297,6 +305,14 @@ pub const SWAP: Metric = metric(
     &["result"],
     "Ends of deployments that brought another version: swapped, refused (it failed verification, the one before goes on), rolled_back.",
 );
+/// Spans.
+pub const SPANS: Metric = metric(
+    "pelton_spans",
+    Counter,
+    None,
+    &["outcome"],
+    "Spans of recorded traces: exported (the collector took them), failed (it did not), dropped (the queue to it was full).",
+);
 /// Driver.
 pub const DRIVER_AGE: Metric = metric(
     "pelton_driver_heartbeat_age",
@@ -320,6 +336,7 @@ pub const TABLE: &[&Metric] = &[
     &RETRIES,
     &REDELIVERED,
     &HANDLER_DURATION,
+    &TRACED_HANDLER_DURATION,
     &QUEUE_WAIT,
     &END_TO_END,
     &IN_FLIGHT,
@@ -351,6 +368,7 @@ pub const TABLE: &[&Metric] = &[
     &NATS_CONNECTED,
     &COMPILE_DURATION,
     &SWAP,
+    &SPANS,
 ];
 
 /// The table as `METRICS.md` has it.
