@@ -1,10 +1,12 @@
 //! A consumer as executors and deployment see it: what serves it now, replaced as a whole between two messages.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use pelton_core::grants::Grants;
 use pelton_core::ids::ConsumerId;
+use pelton_core::policy::Isolation;
 use pelton_core::transaction::{EffectLimits, Terms};
 
 use crate::ingest::Ingest;
@@ -24,6 +26,10 @@ pub struct Serving {
     pub identity: Arc<Identity>,
     /// What its attempts are counted in.
     pub meters: Arc<VersionMeters>,
+    /// Whether its instances serve several attempts.
+    pub isolation: Isolation,
+    /// Set by an audit that has shown that reuse makes a difference: attempts get fresh instances until the rules are replaced.
+    pub distrusted: Arc<AtomicBool>,
 }
 
 /// What a manifest says about attempts.
@@ -45,6 +51,8 @@ pub struct Rules {
     pub identity: Arc<Identity>,
     /// How much it may write to the log.
     pub log: LogBudget,
+    /// Whether its instances serve several attempts.
+    pub isolation: Isolation,
 }
 
 /// A running consumer.
@@ -102,5 +110,7 @@ fn serving(name: &str, rules: Rules, meters: &ConsumerMeters) -> Serving {
         terms: Arc::new(terms),
         limits: rules.limits,
         identity: Arc::new(identity),
+        isolation: rules.isolation,
+        distrusted: Arc::default(),
     }
 }

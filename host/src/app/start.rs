@@ -30,12 +30,19 @@ use crate::store::{self, Opened};
 use crate::telemetry::meters::Meters;
 use crate::telemetry::recent::Recent;
 use crate::telemetry::traces::{Endpoint, Exporting, Traces};
-use crate::wasm::{self, Sandbox};
+use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
 const RUNS_PER_EXECUTOR: usize = 4;
 /// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// Where threads leave what can be seen of them.
+struct Seen {
+    board: Arc<Board>,
+    meters: Arc<Meters>,
+    traces: Option<Arc<Traces>>,
+}
 
 /// The host's own threads. They end one after the other once the driver has.
 pub(super) struct Threads {
@@ -54,8 +61,7 @@ impl Threads {
         opened: Opened,
         clock: Clock,
         links: &Links,
-        meters: &Arc<Meters>,
-        traces: &Option<Arc<Traces>>,
+        seen: &Seen,
         channel: (Sender<Note>, Receiver<Note>),
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
@@ -66,6 +72,7 @@ impl Threads {
         };
         let sandbox = Arc::new(Sandbox::new(&wasm::Settings {
             instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
+            kept_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(KEPT_PER_THREAD),
             memory_bytes_max: MEMORY_BYTES_MAX,
             component_bytes_max: config.limits.component_bytes_max,
         })?);
@@ -74,11 +81,12 @@ impl Threads {
         let shared = Shared {
             sandbox,
             reader: Arc::clone(&reader),
+            board: Arc::clone(&seen.board),
             clock,
             draining,
             seed,
-            meters: Arc::clone(meters),
-            traces: traces.clone(),
+            meters: Arc::clone(&seen.meters),
+            traces: seen.traces.clone(),
         };
         let shared = Arc::new(shared);
         let (to_executors, work) = unbounded();
@@ -87,8 +95,8 @@ impl Threads {
         let checkpoints = CheckpointSettings {
             interval: Duration::from_millis(config.store.checkpoint_interval_ms),
             overlay_bytes_max: config.store.overlay_bytes_max,
-            meters: Arc::clone(meters),
-            traces: traces.clone(),
+            meters: Arc::clone(&seen.meters),
+            traces: seen.traces.clone(),
         };
         let durability = durability::start(log, checkpointer, &reader, checkpoints, clock, batches, &notes)
             .context("starting the committer and the checkpointer")?;
@@ -99,7 +107,7 @@ impl Threads {
             publisher: links.publisher.handle(),
             reader,
             heartbeat: Arc::clone(&heartbeat),
-            traces: traces.clone(),
+            traces: seen.traces.clone(),
         };
         let settings = Settings {
             runs_max: count * RUNS_PER_EXECUTOR,
@@ -167,8 +175,9 @@ impl Host {
         let reader = Arc::clone(&opened.reader);
         let meters = Arc::<Meters>::default();
         let (traces, exporting) = start_traces(config, opened.recovered.seed, &meters)?;
-        let threads = Threads::start(config, opened, clock, &links, &meters, &traces, (notes.clone(), for_driver))?;
         let board = Arc::new(Board::default());
+        let seen = Seen { board: Arc::clone(&board), meters: Arc::clone(&meters), traces };
+        let threads = Threads::start(config, opened, clock, &links, &seen, (notes.clone(), for_driver))?;
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));

@@ -26,6 +26,8 @@ pub(super) enum Stream {
 /// What an attempt has written so far.
 #[derive(Default)]
 pub(super) struct Lines {
+    /// Nothing reaches the log: the attempt is made a second time, and its lines are there already.
+    pub(super) muted: bool,
     log_lines: usize,
     log_bytes: usize,
     log_dropped: usize,
@@ -117,7 +119,7 @@ impl Attempt {
     pub(super) fn finish_lines(&mut self) {
         self.flush_line(Stream::Stdout);
         self.flush_line(Stream::Stderr);
-        if self.lines.log_dropped > 0 {
+        if self.lines.log_dropped > 0 && !self.lines.muted {
             self.identity.output.dropped_by_attempt(self.lines.log_dropped as u64);
             let text = format!("{} log lines dropped: an attempt may write {LOG_LINES_MAX}", self.lines.log_dropped);
             self.write_line(Level::WARN, "host", &text, "");
@@ -137,7 +139,7 @@ impl Attempt {
     }
 
     fn write_line(&self, level: Level, source: &str, text: &str, fields: &str) {
-        if !is_logged(level) || !self.identity.output.may_write() {
+        if self.lines.muted || !is_logged(level) || !self.identity.output.may_write() {
             return;
         }
         let message = self.transaction.message();
