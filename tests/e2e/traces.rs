@@ -53,7 +53,7 @@ async fn one_trace_goes_from_the_publisher_through_two_consumers_and_their_event
     two_consumers(&mut stage).await?;
     stage.ledger("quiet", 1).await?;
     let message = ledger_message("in.a".to_owned(), "order-1", 1, 64)
-        .header("TraceParent", &format!("00-{TRACE}-{PUBLISHER}-01"))
+        .header("TraceParent", format!("00-{TRACE}-{PUBLISHER}-01"))
         .header("tracestate", "vendor=1");
     stage.client.publish(&message).await?;
     let events = stage.events(2).await?;
