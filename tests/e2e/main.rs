@@ -2,6 +2,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking, also in the functions that it calls")]
 
+mod admin;
 mod bad_input;
 mod broker;
 mod cli;

@@ -1,9 +1,10 @@
 //! The answers of the admin server, as JSON. Names are part of the interface: scripts rely on them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /livez` and `GET /readyz`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HealthView {
     /// Whether all is well.
     pub ok: bool,
@@ -12,7 +13,7 @@ pub struct HealthView {
 }
 
 /// `GET /status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StatusView {
     /// The host's version.
     pub version: String,
@@ -33,7 +34,7 @@ pub struct StatusView {
 }
 
 /// One consumer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ConsumerView {
     /// Its name.
     pub name: String,
@@ -88,7 +89,7 @@ pub struct ConsumerView {
 }
 
 /// How often attempts failed, by kind.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct FailuresView {
     /// The plug-in asked for another attempt.
     pub retry: u64,
@@ -105,7 +106,7 @@ pub struct FailuresView {
 }
 
 /// What keeps a consumer from working although it could.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HoldView {
     /// `operator` or `breaker`.
     pub by: String,
@@ -116,7 +117,7 @@ pub struct HoldView {
 }
 
 /// The outbox.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OutboxView {
     /// Events in flight to JetStream.
     pub in_flight: usize,

@@ -7,6 +7,7 @@ use axum::response::Json;
 use pelton_core::ids::ConsumerId;
 use pelton_core::parked::{ParkLane, Parked};
 use pelton_core::{Explanation, KeyParked, KeyRunning, LaneDoing, Operation, WaitsFor};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::api::ConsumerView;
@@ -31,9 +32,10 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Con
 }
 
 /// The body of a pause.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Pause {
+    /// Why, for whoever looks at the status.
     reason: String,
 }
 
@@ -66,9 +68,11 @@ pub(super) async fn resume(
     Ok(Json(ResumedView { holds, halted: snapshot.halted.get(&consumer).cloned() }))
 }
 
-#[derive(Debug, Deserialize)]
+/// The query of an explanation.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Key {
+    /// The ordering key.
     key: String,
 }
 

@@ -1,4 +1,4 @@
-//! The admin server: what an operator, or the command line, can ask a running host and have it do. Loopback only.
+//! The admin server: what an operator, or the command line, can ask a running host and have it do. On loopback, or with a token.
 
 mod actions;
 mod api;
@@ -7,13 +7,18 @@ mod consumers;
 mod dead_letters;
 mod failed;
 mod messages;
+mod openapi;
 mod pages;
 mod parked;
+mod routes;
+mod secret;
 mod server;
 mod views;
 mod words;
 
 pub use api::{ConsumerView, FailuresView, HealthView, HoldView, OutboxView, StatusView};
+pub use failed::{ErrorCode, ErrorView};
+pub use secret::Secret;
 pub use client::{Client, ClientError, Filter, PAYLOAD_BYTES_MAX, Pages, Which};
 pub use messages::{
     Attempt, BehindView, Content, DeadLetterView, DoneView, ExplainView, KeyParkedView, KeyRunningView, ParkedView,

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::deploying::Deploying;
 use super::host::Host;
-use crate::admin::{Admin, AdminServer};
+use crate::admin::{Admin, AdminServer, Secret};
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::config::{Credentials, HostConfig, NatsServer};
+use crate::config::{AdminConfig, Credentials, HostConfig, NatsServer};
 use crate::deploy::{Dependencies, Deployer, Watcher};
 use crate::driver::{Driver, Hands, Note};
 use crate::durability::{self, CheckpointSettings, Durability};
@@ -144,6 +144,7 @@ impl Host {
         server: Option<&EmbeddedServer>,
         cancel: &CancellationToken,
     ) -> anyhow::Result<Self> {
+        let token = config.admin.as_ref().map(Secret::of).transpose()?.flatten();
         let clock = Clock::start();
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
@@ -162,12 +163,13 @@ impl Host {
             connections: [links.consuming.status(), links.publishing.status()],
             deployed: Arc::clone(&deployed),
             refusals: Arc::clone(&links.refusals),
+            token,
             room,
             overlay_bytes_max: config.store.overlay_bytes_max,
         };
-        let admin = match config.admin {
-            Some(address) => {
-                Some(AdminServer::start(Arc::new(admin), address, &config.store.path, cancel.child_token()).await?)
+        let admin = match &config.admin {
+            Some(AdminConfig { address, .. }) => {
+                Some(AdminServer::start(Arc::new(admin), *address, &config.store.path, cancel.child_token()).await?)
             }
             None => None,
         };

@@ -24,6 +24,13 @@ pub(super) enum Command {
     Status(Ask),
     /// List the consumers, pause or resume one.
     Consumers(Consumers),
+    /// Print the configuration that is in effect, the host's and each consumer's, with where every value is from.
+    Config(Settings),
+    /// Print a script that completes commands and options: source it, or put it where the shell looks for completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Say in words why a key of a consumer is where it is.
     Explain {
         #[command(flatten)]
@@ -42,15 +49,41 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct Config {
     /// The host's configuration.
-    #[arg(long = "config", value_name = "FILE", default_value = "pelton.toml", env = "PELTON_CONFIG")]
+    #[arg(long = "config", value_name = "FILE", default_value = "pelton.toml", env = "PELTON_CONFIG", hide_env_values = true)]
     pub(super) file: PathBuf,
+}
+
+/// What `pelton config` takes.
+#[derive(Args, Debug)]
+pub(super) struct Settings {
+    #[command(flatten)]
+    pub(super) config: Config,
+    /// Only the settings that are no defaults.
+    #[arg(long)]
+    pub(super) changed: bool,
+    /// JSON instead of text.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which host is asked, and as whom.
+#[derive(Args, Debug)]
+pub(super) struct Reach {
+    #[command(flatten)]
+    pub(super) config: Config,
+    /// Where the host's admin server is, instead of what the configuration says.
+    #[arg(long, value_name = "HOST:PORT", env = "PELTON_ADMIN_ADDRESS", hide_env_values = true)]
+    pub(super) address: Option<String>,
+    /// The file with the token that the host asks for, instead of PELTON_ADMIN_TOKEN and what the configuration says.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 /// What every command that asks a host takes.
 #[derive(Args, Debug)]
 pub(super) struct Ask {
     #[command(flatten)]
-    pub(super) config: Config,
+    pub(super) reach: Reach,
     /// JSON instead of text.
     #[arg(long)]
     pub(super) json: bool,

@@ -6,6 +6,9 @@ mod dead_letters;
 mod many;
 mod messages;
 mod parked;
+mod settings;
+#[cfg(test)]
+mod snapshot;
 mod tables;
 
 pub use commands::main;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
+use super::settings::OfFile;
 use crate::admin::{Attempt, ConsumerView, Content, DeadLetterView, FailuresView, ParkedView, StatusView};
 
 /// Columns of reasons are cut at this many characters; `--json` and the single view have them whole.
@@ -240,6 +241,18 @@ pub(super) fn dead_letter(letter: &DeadLetterView) -> String {
     history(&letter.history, &mut line);
     content(&letter.content, letter.payload_bytes, &mut line);
     text.trim_end().to_owned()
+}
+
+pub(super) fn settings(files: &[OfFile]) -> String {
+    let of_file = |of: &OfFile| {
+        let title = of.consumer.as_ref().map_or_else(|| "host".to_owned(), |name| format!("consumer {name}"));
+        let mut table = table(&["SETTING", "VALUE", "FROM"]);
+        for setting in &of.settings {
+            table.add_row(vec![setting.name.clone(), setting.value.to_string(), setting.source.to_string()]);
+        }
+        format!("{title}: {}\n{}", of.file.display(), trimmed(&table))
+    };
+    files.iter().map(of_file).collect::<Vec<_>>().join("\n\n")
 }
 
 fn history(history: &[Attempt], line: &mut impl FnMut(&str, &str)) {

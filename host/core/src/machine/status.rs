@@ -47,6 +47,8 @@ pub struct ConsumerStatus {
 pub struct Status {
     /// Every consumer that the store knows, by its number.
     pub consumers: Vec<ConsumerStatus>,
+    /// Whether the host is to stop: nothing new is begun.
+    pub draining: bool,
     /// Events in flight to JetStream.
     pub relay_in_flight: usize,
     /// Events that wait for room in the window.
@@ -85,6 +87,7 @@ impl Core {
         });
         Status {
             consumers: consumers.collect(),
+            draining: self.draining,
             relay_in_flight: self.relay.in_flight(),
             relay_queued: self.relay.queued(),
             relay_waiting: self.relay.waiting(),
