@@ -27,7 +27,10 @@ async fn an_address_that_others_can_reach_needs_a_token_or_there_is_no_start() -
     let output = host.run(&["run"])?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = format!("{}{}", String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    assert!(told.contains("admin.token") && !told.contains("too short"), "the file is named, what it holds is not: {told}");
+    assert!(
+        told.contains("admin.token") && !told.contains("too short"),
+        "the file is named, what it holds is not: {told}"
+    );
     Ok(())
 }
 
@@ -114,7 +117,11 @@ async fn refusals_have_a_code_and_words_whoever_refuses() -> Result<()> {
         (Ask::get("/consumers/ledger/pause"), 405, "wrong-method"),
         (Ask::with_json("POST", "/status", &json!({})), 405, "wrong-method"),
         (Ask::with_json("POST", "/consumers/ledger/pause", &json!({ "why": 1 })), 400, "bad-request"),
-        (Ask::with_json("POST", "/consumers/ledger/pause", &json!({})).header("Host", "x.example"), 403, "foreign-host"),
+        (
+            Ask::with_json("POST", "/consumers/ledger/pause", &json!({})).header("Host", "x.example"),
+            403,
+            "foreign-host",
+        ),
     ];
     for (ask, status, code) in cases {
         let told = format!("{ask:?}");
@@ -129,7 +136,8 @@ async fn refusals_have_a_code_and_words_whoever_refuses() -> Result<()> {
 #[tokio::test]
 async fn a_host_that_drains_is_alive_and_not_ready() -> Result<()> {
     // The attempt takes longer than the question.
-    let mut stage = Stage::running_with("sleeps", |manifest| manifest.section("[limits]", "timeout_ms = 20000")).await?;
+    let mut stage =
+        Stage::running_with("sleeps", |manifest| manifest.section("[limits]", "timeout_ms = 20000")).await?;
     stage.publish("a", "{\"ms\":6000}").await?;
     stage.wait_status("an attempt runs", "sleeps", |entry| entry["running"] == 1).await?;
     stage.host.signal(Signal::TERM)?;

@@ -17,11 +17,11 @@ mod views;
 mod words;
 
 pub use api::{ConsumerView, FailuresView, HealthView, HoldView, OutboxView, StatusView};
-pub use failed::{ErrorCode, ErrorView};
-pub use secret::Secret;
 pub use client::{Client, ClientError, Filter, PAYLOAD_BYTES_MAX, Pages, Which};
+pub use failed::{ErrorCode, ErrorView};
 pub use messages::{
     Attempt, BehindView, Content, DeadLetterView, DoneView, ExplainView, KeyParkedView, KeyRunningView, ParkedView,
     ResumedView,
 };
+pub use secret::Secret;
 pub use server::{Admin, AdminServer};

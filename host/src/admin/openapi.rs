@@ -204,7 +204,12 @@ mod tests {
     #[test]
     fn parameters_are_told_with_whether_they_are_needed() {
         let parameters = &DOCUMENT["paths"]["/consumers/{name}/explain"]["get"]["parameters"];
-        let told: Vec<_> = parameters.as_array().unwrap().iter().map(|p| (p["name"].as_str(), p["in"].as_str(), p["required"].as_bool())).collect();
+        let told: Vec<_> = parameters
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| (p["name"].as_str(), p["in"].as_str(), p["required"].as_bool()))
+            .collect();
         assert_eq!(told, [(Some("name"), Some("path"), Some(true)), (Some("key"), Some("query"), Some(true))]);
     }
 }

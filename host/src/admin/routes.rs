@@ -145,7 +145,12 @@ impl Routes {
 pub(super) fn all() -> Routes {
     let routes = Routes::default()
         .get("/livez", "Whether the host's driver turns", json::<HealthView>().or_503(), livez)
-        .get("/readyz", "Whether the host can work: connected, room on the disk, consumers deployed, not draining", json::<HealthView>().or_503(), readyz)
+        .get(
+            "/readyz",
+            "Whether the host can work: connected, room on the disk, consumers deployed, not draining",
+            json::<HealthView>().or_503(),
+            readyz,
+        )
         .get("/openapi.json", "This description", json::<serde_json::Value>(), openapi::answer)
         .get("/status", "What the host and every consumer do", json::<StatusView>(), status);
     let routes = about_consumers(routes);
@@ -155,18 +160,48 @@ pub(super) fn all() -> Routes {
 fn about_consumers(routes: Routes) -> Routes {
     routes
         .get("/consumers", "All consumers", json::<Vec<ConsumerView>>(), consumers::list)
-        .post("/consumers/{name}/pause", "Begin no attempt and pull nothing until resumed", json::<DoneView>().takes::<Pause>(), consumers::pause)
-        .post("/consumers/{name}/resume", "Go on after a pause, a halt or an open breaker", json::<ResumedView>(), consumers::resume)
-        .get("/consumers/{name}/explain", "Why a key is where it is", json::<ExplainView>().query::<Key>(), consumers::explain)
+        .post(
+            "/consumers/{name}/pause",
+            "Begin no attempt and pull nothing until resumed",
+            json::<DoneView>().takes::<Pause>(),
+            consumers::pause,
+        )
+        .post(
+            "/consumers/{name}/resume",
+            "Go on after a pause, a halt or an open breaker",
+            json::<ResumedView>(),
+            consumers::resume,
+        )
+        .get(
+            "/consumers/{name}/explain",
+            "Why a key is where it is",
+            json::<ExplainView>().query::<Key>(),
+            consumers::explain,
+        )
 }
 
 fn about_parked(routes: Routes) -> Routes {
     routes
         .get("/parked", "Parked messages, in pages", json::<Vec<ParkedView>>().query::<Wanted>(), parked::list)
-        .post("/parked/{consumer}/release", "Bring keys back now", json::<DoneView>().takes::<Which>(), parked::release_many)
-        .post("/parked/{consumer}/drop", "Forget parked messages", json::<DoneView>().takes::<Which>(), parked::drop_many)
+        .post(
+            "/parked/{consumer}/release",
+            "Bring keys back now",
+            json::<DoneView>().takes::<Which>(),
+            parked::release_many,
+        )
+        .post(
+            "/parked/{consumer}/drop",
+            "Forget parked messages",
+            json::<DoneView>().takes::<Which>(),
+            parked::drop_many,
+        )
         .get("/parked/{consumer}/{id}", "One parked message", json::<ParkedView>(), parked::show)
-        .post("/parked/{consumer}/{id}/release", "Bring a message without a key back now", json::<DoneView>(), parked::release)
+        .post(
+            "/parked/{consumer}/{id}/release",
+            "Bring a message without a key back now",
+            json::<DoneView>(),
+            parked::release,
+        )
         .post("/parked/{consumer}/{id}/drop", "Forget a parked message", json::<DoneView>(), parked::drop_one)
         .get("/parked/{consumer}/{id}/payload", "Its payload", bytes(), parked::payload)
         .put("/parked/{consumer}/{id}/payload", "Replace its payload", json::<DoneView>().takes_bytes(), parked::edit)
@@ -174,11 +209,31 @@ fn about_parked(routes: Routes) -> Routes {
 
 fn about_dead_letters(routes: Routes) -> Routes {
     routes
-        .get("/dead-letters", "Dead letters, in pages", json::<Vec<DeadLetterView>>().query::<Wanted>(), dead_letters::list)
-        .post("/dead-letters/{consumer}/replay", "Handle dead letters again", json::<DoneView>().takes::<Which>(), dead_letters::replay_many)
-        .post("/dead-letters/{consumer}/drop", "Forget dead letters", json::<DoneView>().takes::<Which>(), dead_letters::drop_many)
+        .get(
+            "/dead-letters",
+            "Dead letters, in pages",
+            json::<Vec<DeadLetterView>>().query::<Wanted>(),
+            dead_letters::list,
+        )
+        .post(
+            "/dead-letters/{consumer}/replay",
+            "Handle dead letters again",
+            json::<DoneView>().takes::<Which>(),
+            dead_letters::replay_many,
+        )
+        .post(
+            "/dead-letters/{consumer}/drop",
+            "Forget dead letters",
+            json::<DoneView>().takes::<Which>(),
+            dead_letters::drop_many,
+        )
         .get("/dead-letters/{consumer}/{sequence}", "One dead letter", json::<DeadLetterView>(), dead_letters::show)
         .get("/dead-letters/{consumer}/{sequence}/payload", "Its payload", bytes(), dead_letters::payload)
-        .post("/dead-letters/{consumer}/{sequence}/replay", "Handle it again, with another payload if there is one", json::<DoneView>().takes_json_or_bytes(), dead_letters::replay)
+        .post(
+            "/dead-letters/{consumer}/{sequence}/replay",
+            "Handle it again, with another payload if there is one",
+            json::<DoneView>().takes_json_or_bytes(),
+            dead_letters::replay,
+        )
         .post("/dead-letters/{consumer}/{sequence}/drop", "Forget it", json::<DoneView>(), dead_letters::drop_one)
 }

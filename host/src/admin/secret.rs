@@ -117,8 +117,15 @@ mod tests {
         let lock = Secret::parse(&format!(" {TOKEN}\n")).unwrap().lock();
         let opens = |value: &str| lock.opens(&[(header::AUTHORIZATION, value.parse().unwrap())].into_iter().collect());
         assert!(opens(&format!("Bearer {TOKEN}")) && opens(&format!("bearer {TOKEN}")));
-        for wrong in ["Bearer 0123456789abcdeg", "Bearer 0123456789abcde", "Bearer", "Bearer ", TOKEN, "Basic 0123456789abcdef", ""]
-        {
+        for wrong in [
+            "Bearer 0123456789abcdeg",
+            "Bearer 0123456789abcde",
+            "Bearer",
+            "Bearer ",
+            TOKEN,
+            "Basic 0123456789abcdef",
+            "",
+        ] {
             assert!(!opens(wrong), "{wrong:?}");
         }
         assert!(!lock.opens(&HeaderMap::new()));

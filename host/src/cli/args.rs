@@ -49,7 +49,13 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct Config {
     /// The host's configuration.
-    #[arg(long = "config", value_name = "FILE", default_value = "pelton.toml", env = "PELTON_CONFIG", hide_env_values = true)]
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        default_value = "pelton.toml",
+        env = "PELTON_CONFIG",
+        hide_env_values = true
+    )]
     pub(super) file: PathBuf,
 }
 

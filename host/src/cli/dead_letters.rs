@@ -9,7 +9,7 @@ use super::commands::{Usage, client, reach, show};
 use super::many::{self, PAGE};
 use super::messages::{DeadLetters, DeadLettersAction, DeadList, DeadReason, Export, List, Many, Show};
 use super::tables;
-use crate::admin::{Client, ClientError, DeadLetterView, Filter, Pages};
+use crate::admin::{ClientError, DeadLetterView, Filter, Pages};
 
 pub(super) fn run(command: DeadLetters) -> anyhow::Result<ExitCode> {
     match (command.action, command.sequence) {

@@ -8,7 +8,7 @@ use super::commands::{client, reach, show};
 use super::many::{self, PAGE};
 use super::messages::{Export, List, Many, Parked, ParkedAction, ParkedReason, Show};
 use super::tables;
-use crate::admin::{Client, Filter, Which};
+use crate::admin::{Filter, Which};
 
 pub(super) fn run(command: Parked) -> anyhow::Result<ExitCode> {
     match command.action {

@@ -109,7 +109,8 @@ fn in_effect(context: &Context<'_>, reference: &str, own: &str) -> Vec<Setting> 
 
 /// How many sections of this name there are; none: it is not one of which there may be any number.
 fn items_of(given: &Given, section: &str) -> Option<usize> {
-    let number = |name: &String| name.strip_prefix(section)?.strip_prefix('.')?.split_once('.')?.0.parse::<usize>().ok();
+    let number =
+        |name: &String| name.strip_prefix(section)?.strip_prefix('.')?.split_once('.')?.0.parse::<usize>().ok();
     given.keys().filter_map(number).max().map(|last| last + 1)
 }
 
@@ -129,9 +130,12 @@ fn values(text: &str) -> BTreeMap<String, Value> {
             _ => None,
         };
         match fields {
-            Some(fields) => found.extend(
-                fields.iter().filter_map(|(field, value)| Some((format!("{name}.{field}", name = name.get_ref(), field = field.get_ref()), plain(value.get_ref())?))),
-            ),
+            Some(fields) => found.extend(fields.iter().filter_map(|(field, value)| {
+                Some((
+                    format!("{name}.{field}", name = name.get_ref(), field = field.get_ref()),
+                    plain(value.get_ref())?,
+                ))
+            })),
             None => found.extend(plain(value.get_ref()).map(|value| (name.get_ref().to_string(), value))),
         }
     }

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::host::{AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig};
+use super::host::{
+    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig,
+};
 use super::reader::{At, Context, Section, listed};
 use super::report::Code;
 use super::values;
