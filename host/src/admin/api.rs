@@ -60,6 +60,9 @@ pub struct ConsumerView {
     pub waiting_retry: usize,
     /// Events committed and not known to be published.
     pub outbox_pending: usize,
+    /// How long ago the oldest of them was committed, in milliseconds.
+    #[serde(default)]
+    pub outbox_age_ms: Option<u64>,
     /// Messages applied since the host was started.
     pub applied: u64,
     /// Messages skipped because their id was applied before, since then.
@@ -86,6 +89,28 @@ pub struct ConsumerView {
     pub holds: Vec<HoldView>,
     /// Whatever keeps it from doing its work, with the way out.
     pub problems: Vec<String>,
+}
+
+/// `GET /consumers/NAME`: what the list has of it, and more.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ConsumerDetailView {
+    /// What the list has of it.
+    #[serde(flatten)]
+    pub consumer: ConsumerView,
+    /// Its number in the store.
+    pub number: u32,
+    /// When its stream was created, as the broker says: RFC 3339, UTC.
+    pub stream_created: Option<String>,
+    /// Whether nothing of it is held, executing or being committed.
+    pub quiet: bool,
+    /// Stretches above its floor that are settled, first and last sequence of each; the first 16.
+    pub settled_above: Vec<(u64, u64)>,
+    /// What a rewind brings again and is not all handled yet: the first and the last sequence.
+    pub rewound: Option<(u64, u64)>,
+    /// Keys that have messages in memory.
+    pub keys: usize,
+    /// Messages asked for and not delivered yet.
+    pub requested: usize,
 }
 
 /// How often attempts failed, by kind.
@@ -125,6 +150,9 @@ pub struct OutboxView {
     pub queued: usize,
     /// Events of keys whose last publish was refused.
     pub waiting: usize,
+    /// How long ago the oldest event was committed, in milliseconds.
+    #[serde(default)]
+    pub oldest_age_ms: Option<u64>,
     /// Why the last publish was refused, while any event waits because of it.
     pub last_refusal: Option<String>,
 }

@@ -118,10 +118,13 @@ impl Failed {
     pub(super) fn refused(refused: OperationRefused, what: &str) -> Self {
         let code = match refused {
             OperationRefused::UnknownConsumer | OperationRefused::NotParked => ErrorCode::NotFound,
-            OperationRefused::BeingReleased => ErrorCode::Busy,
-            OperationRefused::NotBound | OperationRefused::NotDeployed | OperationRefused::Unreadable(_) => {
-                ErrorCode::Conflict
-            }
+            OperationRefused::BeingReleased | OperationRefused::BeingHandled => ErrorCode::Busy,
+            OperationRefused::NotBound
+            | OperationRefused::NotDeployed
+            | OperationRefused::Deployed
+            | OperationRefused::Changed(_)
+            | OperationRefused::NothingToMove
+            | OperationRefused::Unreadable(_) => ErrorCode::Conflict,
             OperationRefused::Draining => ErrorCode::Unavailable,
         };
         Self::new(code, format!("{what}: {refused}"))

@@ -8,15 +8,18 @@ mod dead_letters;
 mod failed;
 mod messages;
 mod openapi;
+mod outbox;
 mod pages;
 mod parked;
+mod rewind;
 mod routes;
 mod secret;
 mod server;
+mod state;
 mod views;
 mod words;
 
-pub use api::{ConsumerView, FailuresView, HealthView, HoldView, OutboxView, StatusView};
+pub use api::{ConsumerDetailView, ConsumerView, FailuresView, HealthView, HoldView, OutboxView, StatusView};
 pub use client::{Client, ClientError, Filter, PAYLOAD_BYTES_MAX, Pages, Which};
 pub use failed::{ErrorCode, ErrorView};
 pub use messages::{
@@ -24,4 +27,7 @@ pub use messages::{
     ResumedView,
 };
 pub use secret::Secret;
+pub use outbox::OutboxRowView;
+pub use rewind::RewindView;
+pub use state::{StateChange, StateChanges, StateView};
 pub use server::{Admin, AdminServer};

@@ -10,12 +10,15 @@ use axum::routing::{MethodFilter, on};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::actions::Which;
-use super::api::{ConsumerView, HealthView, StatusView};
+use super::api::{ConsumerDetailView, ConsumerView, HealthView, StatusView};
 use super::consumers::{Key, Pause};
 use super::messages::{DeadLetterView, DoneView, ExplainView, ParkedView, ResumedView};
+use super::outbox::OutboxRowView;
 use super::pages::Wanted;
+use super::rewind::{Rewind, RewindView};
 use super::server::{Admin, livez, readyz, status};
-use super::{consumers, dead_letters, openapi, parked};
+use super::state::{StateChanges, StateView};
+use super::{consumers, dead_letters, openapi, outbox, parked, rewind, state};
 
 /// Makes the schema of a type.
 pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -153,7 +156,7 @@ pub(super) fn all() -> Routes {
         )
         .get("/openapi.json", "This description", json::<serde_json::Value>(), openapi::answer)
         .get("/status", "What the host and every consumer do", json::<StatusView>(), status);
-    let routes = about_consumers(routes);
+    let routes = about_one_consumer(about_consumers(routes));
     about_dead_letters(about_parked(routes))
 }
 
@@ -178,6 +181,17 @@ fn about_consumers(routes: Routes) -> Routes {
             json::<ExplainView>().query::<Key>(),
             consumers::explain,
         )
+}
+
+fn about_one_consumer(routes: Routes) -> Routes {
+    routes
+        .get("/consumers/{name}", "All that is known of one consumer", json::<ConsumerDetailView>(), consumers::show)
+        .post("/consumers/{name}/rewind", "Handle messages again from a place on, or skip to it", json::<RewindView>().takes::<Rewind>(), rewind::rewind)
+        .post("/consumers/{name}/purge", "Forget all that is left of a consumer without a manifest", json::<DoneView>(), rewind::purge)
+        .get("/consumers/{name}/state", "Its state, in pages", json::<Vec<StateView>>().query::<state::Wanted>(), state::list)
+        .post("/consumers/{name}/state", "Change its state", json::<DoneView>().takes::<StateChanges>(), state::change)
+        .get("/consumers/{name}/state/entry", "One entry of its state", json::<StateView>().query::<state::One>(), state::get)
+        .get("/outbox", "Events that wait to be published, in pages", json::<Vec<OutboxRowView>>().query::<outbox::Wanted>(), outbox::list)
 }
 
 fn about_parked(routes: Routes) -> Routes {

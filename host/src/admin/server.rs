@@ -26,7 +26,7 @@ use super::{routes, views};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::driver::{Note, Snapshot};
-use crate::nats::ConnectionStatus;
+use crate::nats::{ConnectSettings, ConnectionStatus};
 use crate::relay::Refusals;
 use crate::room::Room;
 use crate::store::Reader;
@@ -49,6 +49,10 @@ pub struct Admin {
     pub deployed: Arc<AtomicBool>,
     /// The last refused publish.
     pub refusals: Arc<Refusals>,
+    /// How to reach the server, to look at streams.
+    pub nats: ConnectSettings,
+    /// The directory with the manifests.
+    pub manifests: PathBuf,
     /// What every request has to show; none: nobody is asked.
     pub token: Option<Secret>,
     /// The disk of the data directory.
@@ -291,7 +295,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
         ConnectionStatus::Waiting(failure) => failure.to_string(),
         ConnectionStatus::Closed => "closed".into(),
     };
-    let outbox = views::outbox(&snapshot.status, admin.refusals.last());
+    let outbox = views::outbox(&snapshot, admin.refusals.last());
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_ms: admin.clock.now().tick_ms,
