@@ -14,6 +14,7 @@ mod main_path;
 mod operate;
 mod operate_dead;
 mod operate_input;
+mod operate_state;
 mod plugin_view;
 mod reload;
 mod sandbox;

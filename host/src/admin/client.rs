@@ -12,10 +12,13 @@ use ureq::http::{HeaderValue, Request, Response, header};
 use ureq::middleware::MiddlewareNext;
 use url::form_urlencoded;
 
-use super::api::{ConsumerView, StatusView};
+use super::api::{ConsumerDetailView, ConsumerView, StatusView};
 use super::failed::{ErrorCode, ErrorView};
 use super::messages::{DeadLetterView, DoneView, ExplainView, ParkedView, ResumedView};
+use super::outbox::OutboxRowView;
+use super::rewind::RewindView;
 use super::secret::Secret;
+use super::state::{StateChange, StateView};
 use super::server::{ADDRESS_FILE, BODY_BYTES_MAX};
 use crate::config::HostConfig;
 
@@ -147,6 +150,69 @@ impl Client {
     /// If there is no host, or it can't answer.
     pub fn consumers(&self) -> Result<Vec<ConsumerView>, ClientError> {
         self.get("/consumers")
+    }
+
+    /// `GET /consumers/NAME`.
+    ///
+    /// # Errors
+    /// If there is no host, or it does not know the consumer.
+    pub fn consumer(&self, consumer: &str) -> Result<ConsumerDetailView, ClientError> {
+        self.get(&format!("/consumers/{}", escape(consumer)))
+    }
+
+    /// `POST /consumers/NAME/rewind`, to a sequence or a time.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't be done.
+    pub fn rewind(
+        &self,
+        consumer: &str,
+        (sequence, time): (Option<u64>, Option<&str>),
+        skip: bool,
+        dry_run: bool,
+    ) -> Result<RewindView, ClientError> {
+        let body = serde_json::json!({ "sequence": sequence, "time": time, "skip": skip, "dry_run": dry_run });
+        self.post(&format!("/consumers/{}/rewind", escape(consumer)), &body)
+    }
+
+    /// `POST /consumers/NAME/purge`.
+    ///
+    /// # Errors
+    /// If there is no host, or the consumer is deployed.
+    pub fn purge(&self, consumer: &str) -> Result<DoneView, ClientError> {
+        self.post(&format!("/consumers/{}/purge", escape(consumer)), &serde_json::json!({}))
+    }
+
+    /// `GET /consumers/NAME/state`, in pages of up to `page` entries.
+    #[must_use]
+    pub fn state(&self, consumer: &str, key: Option<&str>, page: usize) -> Pages<'_, StateView> {
+        let query = query(&[("key", key), ("limit", Some(&page.to_string()))]);
+        let next = format!("/consumers/{}/state?{query}", escape(consumer));
+        Pages { client: self, next: Some(next), kind: PhantomData }
+    }
+
+    /// `GET /consumers/NAME/state/entry`.
+    ///
+    /// # Errors
+    /// If there is no host, or no such entry.
+    pub fn state_entry(&self, consumer: &str, key: Option<&str>, entry: &str) -> Result<StateView, ClientError> {
+        let query = query(&[("key", key), ("entry", Some(entry))]);
+        self.get(&format!("/consumers/{}/state/entry?{query}", escape(consumer)))
+    }
+
+    /// `POST /consumers/NAME/state`: up to 1,000 changes.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't be done.
+    pub fn change_state(&self, consumer: &str, changes: &[StateChange]) -> Result<DoneView, ClientError> {
+        self.post(&format!("/consumers/{}/state", escape(consumer)), &serde_json::json!({ "changes": changes }))
+    }
+
+    /// `GET /outbox`, in pages of up to `page` rows.
+    #[must_use]
+    pub fn outbox(&self, consumer: Option<&str>, page: usize) -> Pages<'_, OutboxRowView> {
+        let query = query(&[("consumer", consumer), ("limit", Some(&page.to_string()))]);
+        Pages { client: self, next: Some(format!("/outbox?{query}")), kind: PhantomData }
     }
 
     /// `POST /consumers/NAME/pause`.

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::doctor::Doctor;
 use super::messages::{DeadLetters, Parked};
+use super::rewind::{Outbox, Rewind};
+use super::state::StateAction;
 
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
 #[derive(Debug, Parser)]
@@ -22,8 +25,17 @@ pub(super) enum Command {
     Check(Config),
     /// Show what a running host is doing.
     Status(Ask),
-    /// List the consumers, pause or resume one.
+    /// List the consumers; show, pause, resume, rewind or purge one.
     Consumers(Consumers),
+    /// What plug-ins keep, per consumer and ordering key: get, list, set, delete, export and import it.
+    State {
+        #[command(subcommand)]
+        action: StateAction,
+    },
+    /// List events that were committed and wait to be published.
+    Outbox(Outbox),
+    /// Look at the server, the streams, the disk and the limits for what endangers the guarantees.
+    Doctor(Doctor),
     /// Print the configuration that is in effect, the host's and each consumer's, with where every value is from.
     Config(Settings),
     /// Print a script that completes commands and options: source it, or put it where the shell looks for completions.
@@ -108,6 +120,25 @@ pub(super) struct Consumers {
 pub(super) enum ConsumersAction {
     /// List the consumers.
     List(Ask),
+    /// Show all that is known of one.
+    Show {
+        #[command(flatten)]
+        ask: Ask,
+        /// The consumer.
+        name: String,
+    },
+    /// Put a consumer's cursor back, so that messages are handled again; or forward with --skip.
+    Rewind(Rewind),
+    /// Forget all that is left of a consumer without a manifest: cursor, state, processed ids, parked messages, dead letters.
+    Purge {
+        #[command(flatten)]
+        ask: Ask,
+        /// The consumer.
+        name: String,
+        /// Also if nobody can be asked.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Begin no attempt and pull nothing until resumed, also after a restart.
     Pause {
         #[command(flatten)]

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use super::args::{Ask, Cli, Command, ConsumersAction, Reach};
-use super::{dead_letters, parked, settings, tables};
+use super::{dead_letters, doctor, lists, parked, rewind, settings, state, tables};
 use crate::admin::{Client, Secret};
 use crate::app::{self, End};
 use crate::config::{HostConfig, Report, load_directory};
@@ -33,9 +33,15 @@ pub fn main() -> ExitCode {
         Command::Consumers(command) => match command.action {
             None => consumers(&command.list),
             Some(ConsumersAction::List(ask)) => consumers(&ask),
+            Some(ConsumersAction::Show { ask, name }) => consumer(&ask, &name),
+            Some(ConsumersAction::Rewind(wanted)) => rewind::rewind(&wanted),
+            Some(ConsumersAction::Purge { ask, name, yes }) => rewind::purge(&ask, &name, yes),
             Some(ConsumersAction::Pause { ask, name, reason }) => pause(&ask, &name, &reason),
             Some(ConsumersAction::Resume { ask, name }) => resume(&ask, &name),
         },
+        Command::State { action } => state::run(action),
+        Command::Outbox(wanted) => rewind::outbox(&wanted),
+        Command::Doctor(wanted) => doctor::run(&wanted),
         Command::Config(wanted) => settings::run(&wanted),
         Command::Completions { shell } => completions(shell),
         Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
@@ -128,6 +134,11 @@ fn status(ask: &Ask) -> anyhow::Result<ExitCode> {
 fn consumers(ask: &Ask) -> anyhow::Result<ExitCode> {
     let consumers = client(ask)?.consumers()?;
     show(ask, &consumers, || tables::consumers(&consumers))
+}
+
+fn consumer(ask: &Ask, name: &str) -> anyhow::Result<ExitCode> {
+    let consumer = client(ask)?.consumer(name)?;
+    show(ask, &consumer, || lists::consumer(&consumer))
 }
 
 fn pause(ask: &Ask, name: &str, reason: &str) -> anyhow::Result<ExitCode> {
