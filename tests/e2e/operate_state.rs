@@ -5,6 +5,8 @@ use std::process::Output;
 use anyhow::{Context, Result};
 use pelton_tests::client::{Outgoing, StreamSpec};
 use pelton_tests::http::Ask;
+use pelton_tests::manifest::Manifest;
+use pelton_tests::reader::Stored;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, manifest_of};
@@ -89,7 +91,7 @@ async fn a_rewind_has_messages_handled_again_once_each_and_their_events_leave_ag
     stage.no_more_events().await;
     done(&stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "3", "--yes"])?)?;
     let again = stage.events(3).await?;
-    let events: Vec<_> = again.iter().map(pelton_tests::reader::Stored::json::<Value>).collect::<Result<_>>()?;
+    let events: Vec<_> = again.iter().map(Stored::json::<Value>).collect::<Result<_>>()?;
     let told: Vec<_> = events.iter().map(|event| (event["sequence"].clone(), event["count"].clone())).collect();
     assert_eq!(told, [(json!(3), json!(6)), (json!(4), json!(7)), (json!(5), json!(8))], "in order, over the state as it is");
     assert!(again.iter().all(|event| first.iter().all(|first| first.id() != event.id())), "under ids of their own");
@@ -132,7 +134,7 @@ async fn a_skip_leaves_out_what_lies_between_and_only_if_it_is_said() -> Result<
 
 #[tokio::test]
 async fn parked_messages_and_dead_letters_of_the_stretch_come_again_from_the_stream() -> Result<()> {
-    let change = |manifest: pelton_tests::manifest::Manifest| {
+    let change = |manifest: Manifest| {
         manifest.on_exhausted("park-key").section("[release]", "after_ms = \"never\"")
     };
     let mut stage = Stage::running_with("ledger", change).await?;
@@ -155,7 +157,8 @@ async fn parked_messages_and_dead_letters_of_the_stretch_come_again_from_the_str
 #[tokio::test]
 async fn the_outbox_is_shown_row_by_row_with_the_reason() -> Result<()> {
     let mut stage = Stage::new().await?;
-    stage.consumer("ledger", "ledger", |manifest| manifest.emits("lost.>").section("[config]", "out = \"lost\""))?;
+    let lost = Manifest::new("ledger.wasm", "IN", "in.>").emits("lost.>").section("[config]", "out = \"lost\"");
+    stage.consumer("ledger", "ledger", |_| lost)?;
     stage.host.start().await?;
     stage.ledger("a", 1).await?;
     stage.ledger("b", 1).await?;
@@ -194,14 +197,10 @@ async fn a_consumer_that_is_gone_is_purged_and_begins_anew() -> Result<()> {
     refused(&stage.host.run(&["state", "list", "ledger"])?, 1, &["[not-found]"]);
     stage.host.kill()?;
     stage.host.start().await?;
-    stage.consumer("ledger", "ledger", manifest_as_it_is)?;
+    stage.consumer("ledger", "ledger", |manifest| manifest)?;
     // No cursor, no ids, no state: all of the stream is new.
     assert_eq!(stage.ledger_events(1).await?[0].count, 1);
     Ok(())
-}
-
-fn manifest_as_it_is(manifest: pelton_tests::manifest::Manifest) -> pelton_tests::manifest::Manifest {
-    manifest
 }
 
 #[tokio::test]

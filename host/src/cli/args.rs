@@ -8,6 +8,7 @@ use super::doctor::Doctor;
 use super::messages::{DeadLetters, Parked};
 use super::rewind::{Outbox, Rewind};
 use super::state::StateAction;
+use super::top::Top;
 
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ pub(super) enum Command {
     Check(Config),
     /// Show what a running host is doing.
     Status(Ask),
+    /// Show the status of a running host again and again, sorted as you like.
+    Top(Top),
     /// List the consumers; show, pause, resume, rewind or purge one.
     Consumers(Consumers),
     /// What plug-ins keep, per consumer and ordering key: get, list, set, delete, export and import it.

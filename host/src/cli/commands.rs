@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use super::args::{Ask, Cli, Command, ConsumersAction, Reach};
-use super::{dead_letters, doctor, lists, parked, rewind, settings, state, tables};
+use super::{dead_letters, doctor, lists, parked, rewind, settings, state, tables, top};
 use crate::admin::{Client, Secret};
 use crate::app::{self, End};
 use crate::config::{HostConfig, Report, load_directory};
@@ -30,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Run(config) => run(&config.file),
         Command::Check(config) => check(&config.file),
         Command::Status(ask) => status(&ask),
+        Command::Top(wanted) => top::run(&wanted),
         Command::Consumers(command) => match command.action {
             None => consumers(&command.list),
             Some(ConsumersAction::List(ask)) => consumers(&ask),

@@ -14,5 +14,6 @@ mod settings;
 mod snapshot;
 mod state;
 mod tables;
+mod top;
 
 pub use commands::main;
