@@ -17,7 +17,9 @@ use pelton_core::effects::Event;
 use pelton_core::ids::{ConsumerId, RowId};
 use pelton_core::message::{DeadLetter, GivenUp, Message};
 use pelton_core::policy::Policy;
-use pelton_core::{Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, OutboxItem, Start, Status};
+use pelton_core::{
+    Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, OutboxItem, Start, Status,
+};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -354,7 +356,12 @@ impl Driver {
             }
             Action::Unparked { consumer, place } => reader.note_unparked(consumer, &place),
             Action::StateEdited { consumer, key, writes } => {
-                tracing::info!(consumer = consumer.0, ?key, entries = writes.state.len(), "state edited by an operator");
+                tracing::info!(
+                    consumer = consumer.0,
+                    ?key,
+                    entries = writes.state.len(),
+                    "state edited by an operator"
+                );
                 reader.apply(consumer, key.as_ref(), None, &writes);
             }
             Action::DeadLetterRemoved { consumer, sequence, published_at_ms } => {

@@ -51,7 +51,11 @@ async fn state_is_read_edited_exported_and_imported_and_the_next_attempt_sees_it
     ledger["count"] = json!(41);
     let after = ledger.to_string();
     let set = ["state", "set", "ledger", "ledger", &after, "--key", "a"];
-    refused(&stage.host.run(&[&set[..], &["--if-value", "something else"]].concat())?, 1, &["another value", "[conflict]"]);
+    refused(
+        &stage.host.run(&[&set[..], &["--if-value", "something else"]].concat())?,
+        1,
+        &["another value", "[conflict]"],
+    );
     done(&stage.host.run(&[&set[..], &["--if-value", &before]].concat())?)?;
     stage.ledger("a", 4).await?;
     assert_eq!(stage.ledger_events(1).await?[0].count, 42, "the next attempt goes on from the edit");
@@ -65,7 +69,11 @@ async fn state_is_read_edited_exported_and_imported_and_the_next_attempt_sees_it
 
     stage.host.write("good.jsonl", exported.as_bytes())?;
     stage.host.write("bad.jsonl", format!("{exported}{{\"entry\":1}}\n").as_bytes())?;
-    refused(&stage.host.run(&["state", "import", "ledger", "bad.jsonl", "--yes"])?, 1, &["nothing was changed", "bad.jsonl:2"]);
+    refused(
+        &stage.host.run(&["state", "import", "ledger", "bad.jsonl", "--yes"])?,
+        1,
+        &["nothing was changed", "bad.jsonl:2"],
+    );
     refused(&stage.host.run(&["state", "import", "ledger", "good.jsonl"])?, 2, &["--yes"]);
     done(&stage.host.run(&["state", "import", "ledger", "good.jsonl", "--yes"])?)?;
     assert_eq!(done(&stage.host.run(&["state", "get", "ledger", "ledger", "--key", "a"])?)?, before);
@@ -85,15 +93,24 @@ async fn a_rewind_has_messages_handled_again_once_each_and_their_events_leave_ag
     }
     let first = stage.events(5).await?;
     stage.wait_status("all is settled", "ledger", |entry| entry["floor"] == 5).await?;
-    let dry = json_of(&stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "3", "--dry-run", "--json"])?)?;
+    let dry =
+        json_of(&stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "3", "--dry-run", "--json"])?)?;
     assert_eq!((&dry["messages"], &dry["floor"], &dry["done"]), (&json!(3), &json!(2), &json!(false)));
-    refused(&stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "3"])?, 2, &["--yes", "3 messages of IN"]);
+    refused(
+        &stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "3"])?,
+        2,
+        &["--yes", "3 messages of IN"],
+    );
     stage.no_more_events().await;
     done(&stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "3", "--yes"])?)?;
     let again = stage.events(3).await?;
     let events: Vec<_> = again.iter().map(Stored::json::<Value>).collect::<Result<_>>()?;
     let told: Vec<_> = events.iter().map(|event| (event["sequence"].clone(), event["count"].clone())).collect();
-    assert_eq!(told, [(json!(3), json!(6)), (json!(4), json!(7)), (json!(5), json!(8))], "in order, over the state as it is");
+    assert_eq!(
+        told,
+        [(json!(3), json!(6)), (json!(4), json!(7)), (json!(5), json!(8))],
+        "in order, over the state as it is"
+    );
     assert!(again.iter().all(|event| first.iter().all(|first| first.id() != event.id())), "under ids of their own");
     stage.no_more_events().await;
     // What is published twice in the stretch is still handled once, and what is new is told from it.
@@ -105,10 +122,26 @@ async fn a_rewind_has_messages_handled_again_once_each_and_their_events_leave_ag
     stage.host.start().await?;
     stage.ledger("a", 6).await?;
     assert_eq!(stage.ledger_events(1).await?[0].count, 9);
-    refused(&stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "99", "--dry-run"])?, 1, &["ends with sequence 7"]);
+    refused(
+        &stage.host.run(&["consumers", "rewind", "ledger", "--to-sequence", "99", "--dry-run"])?,
+        1,
+        &["ends with sequence 7"],
+    );
     refused(&stage.host.run(&["consumers", "rewind", "ledger"])?, 2, &["--to-sequence"]);
-    refused(&stage.host.run(&["consumers", "rewind", "ledger", "--to-time", "yesterday", "--dry-run"])?, 1, &["RFC 3339"]);
-    let all = json_of(&stage.host.run(&["consumers", "rewind", "ledger", "--to-time", "2020-01-01T00:00:00Z", "--dry-run", "--json"])?)?;
+    refused(
+        &stage.host.run(&["consumers", "rewind", "ledger", "--to-time", "yesterday", "--dry-run"])?,
+        1,
+        &["RFC 3339"],
+    );
+    let all = json_of(&stage.host.run(&[
+        "consumers",
+        "rewind",
+        "ledger",
+        "--to-time",
+        "2020-01-01T00:00:00Z",
+        "--dry-run",
+        "--json",
+    ])?)?;
     assert_eq!((&all["floor"], &all["messages"]), (&json!(0), &json!(7)));
     Ok(())
 }
@@ -134,9 +167,7 @@ async fn a_skip_leaves_out_what_lies_between_and_only_if_it_is_said() -> Result<
 
 #[tokio::test]
 async fn parked_messages_and_dead_letters_of_the_stretch_come_again_from_the_stream() -> Result<()> {
-    let change = |manifest: Manifest| {
-        manifest.on_exhausted("park-key").section("[release]", "after_ms = \"never\"")
-    };
+    let change = |manifest: Manifest| manifest.on_exhausted("park-key").section("[release]", "after_ms = \"never\"");
     let mut stage = Stage::running_with("ledger", change).await?;
     stage.client.publish(&Outgoing::new("in.a", "{\"n\":1,\"poison\":true}").id("p")).await?;
     stage.client.publish(&Outgoing::new("in.b", "{\"n\":1,\"fails\":3}").id("f")).await?;
@@ -148,7 +179,9 @@ async fn parked_messages_and_dead_letters_of_the_stretch_come_again_from_the_str
     let moved = json_of(&stage.host.run(&[&rewind[..], &["--yes"]].concat())?)?;
     assert_eq!((&moved["parked"], &moved["dead_letters"], &moved["messages"]), (&json!(2), &json!(1), &json!(3)));
     // The same again: the poison is given up once more, and b is parked once more.
-    stage.wait_status("all came again", "ledger", |entry| entry["parked_rows"] == 2 && entry["dead_letters"] == 2).await?;
+    stage
+        .wait_status("all came again", "ledger", |entry| entry["parked_rows"] == 2 && entry["dead_letters"] == 2)
+        .await?;
     assert_eq!(stage.host.dead_letters("ledger").await?.len(), 1);
     stage.no_more_events().await;
     Ok(())
@@ -166,7 +199,8 @@ async fn the_outbox_is_shown_row_by_row_with_the_reason() -> Result<()> {
     stage.wait_status("both events wait", "ledger", refused).await?;
     let waiting = pelton_tests::wait::until("the reason is told", crate::stage::SOON, || async {
         let rows = json_of(&stage.host.run(&["outbox", "ledger", "--json"])?)?;
-        let told = rows.as_array().is_some_and(|rows| rows.len() == 2 && rows.iter().all(|row| row["reason"].is_string()));
+        let told =
+            rows.as_array().is_some_and(|rows| rows.len() == 2 && rows.iter().all(|row| row["reason"].is_string()));
         Ok(told.then_some(rows))
     });
     let rows = waiting.await?;

@@ -18,8 +18,8 @@ use super::messages::{DeadLetterView, DoneView, ExplainView, ParkedView, Resumed
 use super::outbox::OutboxRowView;
 use super::rewind::RewindView;
 use super::secret::Secret;
-use super::state::{StateChange, StateView};
 use super::server::{ADDRESS_FILE, BODY_BYTES_MAX};
+use super::state::{StateChange, StateView};
 use crate::config::HostConfig;
 
 /// Why a running host could not be asked.

@@ -26,8 +26,8 @@ pub use messages::{
     Attempt, BehindView, Content, DeadLetterView, DoneView, ExplainView, KeyParkedView, KeyRunningView, ParkedView,
     ResumedView,
 };
-pub use secret::Secret;
 pub use outbox::OutboxRowView;
 pub use rewind::RewindView;
-pub use state::{StateChange, StateChanges, StateView};
+pub use secret::Secret;
 pub use server::{Admin, AdminServer};
+pub use state::{StateChange, StateChanges, StateView};

@@ -99,17 +99,24 @@ struct Plan {
 
 async fn plan(admin: &Admin, consumer: ConsumerId, name: &str, wanted: &Rewind) -> Result<Plan, Failed> {
     let status = status_of(admin, consumer).await?;
-    let stream = status.stream.clone().ok_or_else(|| Failed::new(ErrorCode::Conflict, format!("consumer {name} has not read anything yet")))?;
+    let stream = status
+        .stream
+        .clone()
+        .ok_or_else(|| Failed::new(ErrorCode::Conflict, format!("consumer {name} has not read anything yet")))?;
     let asked = |error: String| Failed::new(ErrorCode::Unavailable, format!("stream {}: {error}", stream.name));
     let inspector = Inspector::connect(&admin.nats).await.map_err(|error| asked(error.to_string()))?;
     let found = inspector.stream(&stream.name).await.map_err(asked)?;
-    let found = found.ok_or_else(|| Failed::new(ErrorCode::Conflict, format!("stream {} does not exist", stream.name)))?;
+    let found =
+        found.ok_or_else(|| Failed::new(ErrorCode::Conflict, format!("stream {} does not exist", stream.name)))?;
     check_stream(&found, stream.created_ns, &stream.name)?;
     let to = target(&inspector, &found, &stream.name, wanted).await?;
     let highest = status.settled_above.iter().map(|(_, last)| *last).max().unwrap_or(status.floor).max(status.floor);
     let after = to.saturating_sub(1);
     if wanted.skip && after <= status.floor {
-        let text = format!("the cursor of consumer {name} stands at {} already: to handle messages again, leave out skip", status.floor);
+        let text = format!(
+            "the cursor of consumer {name} stands at {} already: to handle messages again, leave out skip",
+            status.floor
+        );
         return Err(Failed::new(ErrorCode::Conflict, text));
     }
     if !wanted.skip && after >= highest {
@@ -139,7 +146,8 @@ async fn plan(admin: &Admin, consumer: ConsumerId, name: &str, wanted: &Rewind) 
 }
 
 fn check_stream(found: &StreamView, created_ns: i64, name: &str) -> Result<(), Failed> {
-    let created = found.created.parse::<jiff::Timestamp>().ok().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
+    let created =
+        found.created.parse::<jiff::Timestamp>().ok().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
     if created != Some(created_ns) {
         let text = format!("stream {name} is another one than the consumer has read");
         return Err(Failed::new(ErrorCode::Conflict, text));
@@ -147,7 +155,8 @@ fn check_stream(found: &StreamView, created_ns: i64, name: &str) -> Result<(), F
     match found.config.retention.as_str() {
         "limits" => Ok(()),
         other => {
-            let text = format!("stream {name} has {other} retention: it deletes what is settled, so there is no way back");
+            let text =
+                format!("stream {name} has {other} retention: it deletes what is settled, so there is no way back");
             Err(Failed::new(ErrorCode::Conflict, text))
         }
     }
@@ -162,13 +171,15 @@ async fn target(inspector: &Inspector, found: &StreamView, stream: &str, wanted:
             let at = time.parse::<jiff::Timestamp>();
             let at = at.map_err(|error| Failed::bad(format!("{time:?} is no time of RFC 3339: {error}")))?;
             let first = inspector.first_since(stream, found, at.as_millisecond()).await;
-            let first = first.map_err(|error| Failed::new(ErrorCode::Unavailable, format!("stream {stream}: {error}")))?;
+            let first =
+                first.map_err(|error| Failed::new(ErrorCode::Unavailable, format!("stream {stream}: {error}")))?;
             first.map_or(end, |moment| moment.sequence)
         }
         _ => return Err(Failed::bad("either a sequence or a time")),
     };
     if to > end {
-        let text = format!("stream {stream} ends with sequence {}: nothing beyond can be skipped", found.state.last_seq);
+        let text =
+            format!("stream {stream} ends with sequence {}: nothing beyond can be skipped", found.state.last_seq);
         return Err(Failed::new(ErrorCode::Conflict, text));
     }
     Ok(to)
@@ -271,15 +282,12 @@ async fn forget_left_behind(admin: &Admin, consumer: ConsumerId, plan: &Plan) ->
 }
 
 /// `POST /consumers/NAME/purge`: all that is left of a consumer without a manifest.
-pub(super) async fn purge(
-    State(admin): State<Arc<Admin>>,
-    Path(name): Path<String>,
-) -> Result<Json<DoneView>, Failed> {
+pub(super) async fn purge(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Json<DoneView>, Failed> {
     let snapshot = admin.snapshot().await?;
     let consumer = number(&snapshot, &name)?;
-    let deployed = views::consumers(&snapshot, &admin.board.entries()).into_iter().any(|view| {
-        view.name == name && (view.version.is_some() || !view.problems.is_empty())
-    });
+    let deployed = views::consumers(&snapshot, &admin.board.entries())
+        .into_iter()
+        .any(|view| view.name == name && (view.version.is_some() || !view.problems.is_empty()));
     if deployed || admin.manifests.join(format!("{name}.toml")).exists() {
         let text = format!("consumer {name} is deployed: remove its manifest first, and wait until it has stopped");
         return Err(Failed::new(ErrorCode::Conflict, text));

@@ -186,12 +186,37 @@ fn about_consumers(routes: Routes) -> Routes {
 fn about_one_consumer(routes: Routes) -> Routes {
     routes
         .get("/consumers/{name}", "All that is known of one consumer", json::<ConsumerDetailView>(), consumers::show)
-        .post("/consumers/{name}/rewind", "Handle messages again from a place on, or skip to it", json::<RewindView>().takes::<Rewind>(), rewind::rewind)
-        .post("/consumers/{name}/purge", "Forget all that is left of a consumer without a manifest", json::<DoneView>(), rewind::purge)
-        .get("/consumers/{name}/state", "Its state, in pages", json::<Vec<StateView>>().query::<state::Wanted>(), state::list)
+        .post(
+            "/consumers/{name}/rewind",
+            "Handle messages again from a place on, or skip to it",
+            json::<RewindView>().takes::<Rewind>(),
+            rewind::rewind,
+        )
+        .post(
+            "/consumers/{name}/purge",
+            "Forget all that is left of a consumer without a manifest",
+            json::<DoneView>(),
+            rewind::purge,
+        )
+        .get(
+            "/consumers/{name}/state",
+            "Its state, in pages",
+            json::<Vec<StateView>>().query::<state::Wanted>(),
+            state::list,
+        )
         .post("/consumers/{name}/state", "Change its state", json::<DoneView>().takes::<StateChanges>(), state::change)
-        .get("/consumers/{name}/state/entry", "One entry of its state", json::<StateView>().query::<state::One>(), state::get)
-        .get("/outbox", "Events that wait to be published, in pages", json::<Vec<OutboxRowView>>().query::<outbox::Wanted>(), outbox::list)
+        .get(
+            "/consumers/{name}/state/entry",
+            "One entry of its state",
+            json::<StateView>().query::<state::One>(),
+            state::get,
+        )
+        .get(
+            "/outbox",
+            "Events that wait to be published, in pages",
+            json::<Vec<OutboxRowView>>().query::<outbox::Wanted>(),
+            outbox::list,
+        )
 }
 
 fn about_parked(routes: Routes) -> Routes {

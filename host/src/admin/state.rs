@@ -103,7 +103,12 @@ pub(super) async fn list(
     Ok(response)
 }
 
-fn link(name: &str, wanted: &Wanted, next: &StatePlace, limit: usize) -> Result<HeaderValue, header::InvalidHeaderValue> {
+fn link(
+    name: &str,
+    wanted: &Wanted,
+    next: &StatePlace,
+    limit: usize,
+) -> Result<HeaderValue, header::InvalidHeaderValue> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("limit", &limit.to_string()).append_pair("after_entry", next.entry());
     let others = [("after_key", next.key()), ("key", wanted.key.as_deref()), ("entry", wanted.entry.as_deref())];
@@ -224,7 +229,8 @@ pub(super) async fn change(
         let writes = Arc::new(WriteSet { state: writes, events: Vec::new() });
         let result = when_at_rest(&admin, consumer, Operation::EditState { key, writes, expected }).await?;
         result.map_err(|refused| {
-            let before = if done.count > 0 { format!(" ({} entries were changed before)", done.count) } else { String::new() };
+            let before =
+                if done.count > 0 { format!(" ({} entries were changed before)", done.count) } else { String::new() };
             Failed::refused(refused, &format!("{what} of consumer {name}{before}"))
         })?;
         done.count += count;

@@ -230,7 +230,10 @@ pub(super) fn mark_ttl_ms(config: &HostConfig) -> u64 {
 ///
 /// # Errors
 /// If a file with credentials can't be read.
-pub(crate) fn connect_settings(config: &HostConfig, server: Option<&EmbeddedServer>) -> anyhow::Result<ConnectSettings> {
+pub(crate) fn connect_settings(
+    config: &HostConfig,
+    server: Option<&EmbeddedServer>,
+) -> anyhow::Result<ConnectSettings> {
     use crate::nats::Credentials as Values;
     let read = |file: &PathBuf| {
         std::fs::read_to_string(file).with_context(|| format!("reading the nats credentials in {}", file.display()))

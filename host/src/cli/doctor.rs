@@ -10,11 +10,11 @@ use clap::Args;
 use super::args::Ask;
 use super::commands::{reach, show};
 use super::lists;
-pub(super) use crate::doctor::{Finding, Level};
 use crate::admin::StatusView;
 use crate::app::connect_settings;
 use crate::config::{AdminToken, HostConfig, Manifest, NatsServer, load_directory};
 use crate::doctor::{self, Disk, Streams};
+pub(super) use crate::doctor::{Finding, Level};
 use crate::nats::{ConnectSettings, Inspector};
 
 /// How often the disk is asked to make something durable.
@@ -108,7 +108,9 @@ fn nats(config: &HostConfig, manifests: &[Manifest], host: Option<&StatusView>) 
 fn settings(config: &HostConfig) -> anyhow::Result<Option<ConnectSettings>> {
     let mut settings = connect_settings(config, None)?;
     if let NatsServer::Embedded { .. } = config.nats.server {
-        let Some(port) = std::fs::read_to_string(config.store.path.join("nats/nats-server.port")).ok() else { return Ok(None) };
+        let Some(port) = std::fs::read_to_string(config.store.path.join("nats/nats-server.port")).ok() else {
+            return Ok(None);
+        };
         settings.urls = vec![format!("nats://127.0.0.1:{}", port.trim())];
     }
     Ok(Some(settings))

@@ -51,7 +51,8 @@ pub(super) fn outbox(rows: &[OutboxRowView]) -> String {
 }
 
 pub(super) fn consumer(detail: &ConsumerDetailView) -> String {
-    let ConsumerDetailView { consumer, number, stream_created, quiet, settled_above, rewound, keys, requested } = detail;
+    let ConsumerDetailView { consumer, number, stream_created, quiet, settled_above, rewound, keys, requested } =
+        detail;
     let mut text = String::new();
     // Writing to a String can't fail.
     let mut line = |name: &str, value: &str| _ = writeln!(text, "{name:<11} {value}");
@@ -60,7 +61,10 @@ pub(super) fn consumer(detail: &ConsumerDetailView) -> String {
     line("phase", &format!("{}{}", consumer.phase, if *quiet { ", nothing under way" } else { "" }));
     line("version", &or_none(&consumer.version));
     line("stream", &format!("{}, created {}", or_none(&consumer.stream), or_none(stream_created)));
-    line("cursor", &format!("everything up to {} is settled, {} is the highest delivered", consumer.floor, consumer.delivered));
+    line(
+        "cursor",
+        &format!("everything up to {} is settled, {} is the highest delivered", consumer.floor, consumer.delivered),
+    );
     if !settled_above.is_empty() {
         let stretches: Vec<String> = settled_above.iter().map(|(first, last)| format!("{first}-{last}")).collect();
         line("", &format!("settled above: {}", stretches.join(", ")));
@@ -71,14 +75,25 @@ pub(super) fn consumer(detail: &ConsumerDetailView) -> String {
     line("pending", &format!("{} not delivered, {requested} asked for", consumer.pending));
     line("held", &format!("{} messages, {} bytes, {keys} keys", consumer.held, consumer.held_bytes));
     line("attempts", &format!("{} running, {} keys wait for another", consumer.running, consumer.waiting_retry));
-    line("parked", &format!("{} messages of {} keys, {} come back", consumer.parked_rows, consumer.parked_keys, consumer.keys_releasing));
+    line(
+        "parked",
+        &format!(
+            "{} messages of {} keys, {} come back",
+            consumer.parked_rows, consumer.parked_keys, consumer.keys_releasing
+        ),
+    );
     let oldest = consumer.outbox_age_ms.map_or_else(String::new, |age| format!(", the oldest for {}", duration(age)));
     line("outbox", &format!("{} events{oldest}", consumer.outbox_pending));
     line(
         "since start",
         &format!(
             "{} applied, {} duplicates, {} stale, {} retries, {} dead letters, {} published",
-            consumer.applied, consumer.duplicates, consumer.stale, consumer.retries, consumer.dead_letters, consumer.published
+            consumer.applied,
+            consumer.duplicates,
+            consumer.stale,
+            consumer.retries,
+            consumer.dead_letters,
+            consumer.published
         ),
     );
     for problem in holds(consumer).iter().chain(&consumer.problems) {

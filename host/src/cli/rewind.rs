@@ -96,12 +96,18 @@ fn words(view: &RewindView, skip: bool) -> String {
     let RewindView { consumer, stream, floor_before, floor, messages, gone, parked, dead_letters, done } = view;
     let (would, from) = (if *done { "" } else { "would be " }, floor + 1);
     let mut text = if skip {
-        format!("consumer {consumer}: {messages} messages of {stream} {would}skipped: the next one is {from} (its cursor stood at {floor_before})")
+        format!(
+            "consumer {consumer}: {messages} messages of {stream} {would}skipped: the next one is {from} (its cursor stood at {floor_before})"
+        )
     } else {
-        format!("consumer {consumer}: {messages} messages of {stream} {would}handled again, from {from} on (its cursor stood at {floor_before})")
+        format!(
+            "consumer {consumer}: {messages} messages of {stream} {would}handled again, from {from} on (its cursor stood at {floor_before})"
+        )
     };
     if *gone > 0 {
-        text.push_str(&format!("\n{gone} sequences of the stretch are gone from the stream: nothing of them comes again"));
+        text.push_str(&format!(
+            "\n{gone} sequences of the stretch are gone from the stream: nothing of them comes again"
+        ));
     }
     if parked + dead_letters > 0 {
         text.push_str(&format!(
@@ -132,7 +138,12 @@ mod tests {
             done: false,
         };
         let text = words(&view, false);
-        for part in ["700 messages of ORDERS would be handled again, from 100 on", "stood at 900", "12 sequences", "3 parked messages and 1 dead letters"] {
+        for part in [
+            "700 messages of ORDERS would be handled again, from 100 on",
+            "stood at 900",
+            "12 sequences",
+            "3 parked messages and 1 dead letters",
+        ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert!(words(&view, true).contains("would be skipped: the next one is 100"));

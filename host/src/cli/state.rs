@@ -189,7 +189,9 @@ fn set(
     let bytes = match (value, file) {
         (Some(value), _) => value.into_bytes(),
         (None, Some(file)) => many::read_payload(file)?,
-        (None, None) if io::stdin().is_terminal() => return Err(Usage("say what: a VALUE, or --file FILE".into()).into()),
+        (None, None) if io::stdin().is_terminal() => {
+            return Err(Usage("say what: a VALUE, or --file FILE".into()).into());
+        }
         (None, None) => many::read_payload(Path::new("-"))?,
     };
     let length = bytes.len();
@@ -224,7 +226,8 @@ fn delete_all(ask: &Ask, consumer: &str, key: Option<String>, yes: bool) -> anyh
         if found.is_empty() {
             break;
         }
-        let changes = found.into_iter().map(|found| changed(&found.entry, found.key, Only { if_value: None, if_absent: false }));
+        let changes =
+            found.into_iter().map(|found| changed(&found.entry, found.key, Only { if_value: None, if_absent: false }));
         total.count += client.change_state(consumer, &changes.collect::<Vec<_>>())?.count;
     }
     show(ask, &total, || format!("deleted: {} entries of consumer {consumer}", total.count))

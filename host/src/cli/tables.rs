@@ -12,7 +12,8 @@ const REASON_CHARS_MAX: usize = 60;
 const VERSION_CHARS: usize = 12;
 
 pub(super) fn status(status: &StatusView) -> String {
-    let oldest = status.outbox.oldest_age_ms.map_or_else(String::new, |age| format!(", the oldest for {}", duration(age)));
+    let oldest =
+        status.outbox.oldest_age_ms.map_or_else(String::new, |age| format!(", the oldest for {}", duration(age)));
     let mut text = format!(
         "pelton {}, up {}, {}\nnats: {}\noutbox: {} in flight, {} queued, {} waiting{oldest}\n\n",
         status.version,

@@ -109,7 +109,9 @@ fn lag(consumer: &ConsumerView) -> u64 {
 
 pub(super) fn run(Top { reach: wanted, interval_ms }: &Top) -> anyhow::Result<ExitCode> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        return Err(Usage("top draws on a terminal, and this is none: `pelton status --json` tells the same".into()).into());
+        return Err(
+            Usage("top draws on a terminal, and this is none: `pelton status --json` tells the same".into()).into()
+        );
     }
     let client = reach(wanted)?;
     // Who is not there is told before the screen is taken.
@@ -175,7 +177,8 @@ fn draw(frame: &mut Frame<'_>, screen: &Screen) {
         Layout::vertical([Constraint::Length(3), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
     frame.render_widget(Paragraph::new(header(screen)), head);
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let titles = ["CONSUMER", "PHASE", "VERSION", "LAG", "RUNNING", "RATE/S", "RETRYING", "PARKED", "DEAD", "OUTBOX", "OLDEST"];
+    let titles =
+        ["CONSUMER", "PHASE", "VERSION", "LAG", "RUNNING", "RATE/S", "RETRYING", "PARKED", "DEAD", "OUTBOX", "OLDEST"];
     let widths = [20, 11, 9, 9, 8, 9, 9, 9, 7, 8, 8].map(Constraint::Length);
     let rows = screen.sorted().into_iter().map(|consumer| {
         let troubled = !consumer.holds.is_empty() || !consumer.problems.is_empty();
@@ -196,8 +199,15 @@ fn header(screen: &Screen) -> Vec<Line<'static>> {
     let outbox = &status.outbox;
     let oldest = outbox.oldest_age_ms.map_or_else(String::new, |age| format!(", the oldest for {}", duration(age)));
     let mut lines = vec![
-        Line::from(format!("pelton {}  up {}  {ready}  by {sorted}{frozen}", status.version, duration(status.uptime_ms))),
-        Line::from(format!("nats: {}  outbox: {} in flight, {} queued, {} waiting{oldest}", status.nats, outbox.in_flight, outbox.queued, outbox.waiting)),
+        Line::from(format!(
+            "pelton {}  up {}  {ready}  by {sorted}{frozen}",
+            status.version,
+            duration(status.uptime_ms)
+        )),
+        Line::from(format!(
+            "nats: {}  outbox: {} in flight, {} queued, {} waiting{oldest}",
+            status.nats, outbox.in_flight, outbox.queued, outbox.waiting
+        )),
     ];
     let problem = screen.error.as_ref().or(status.ready.reasons.first());
     lines.extend(problem.map(|problem| Line::from(format!("! {problem}"))));
@@ -268,7 +278,8 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(118, 9)).unwrap();
         terminal.draw(|frame| draw(frame, screen)).unwrap();
         let buffer = terminal.backend().buffer();
-        let line = |y| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+        let line =
+            |y| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
         (0..buffer.area.height).map(line).collect::<Vec<_>>().join("\n")
     }
 

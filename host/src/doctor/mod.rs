@@ -84,9 +84,11 @@ pub fn configuration<'a>(consumers: usize, problems: impl Iterator<Item = &'a Pr
 pub fn host(status: Result<&StatusView, String>) -> Finding {
     match status {
         Ok(status) if status.ready.ok => Finding::ok("host", format!("pelton {} runs and is ready", status.version)),
-        Ok(status) => {
-            Finding::fail("host", format!("not ready: {}", status.ready.reasons.join("; ")), "`pelton status` has the details")
-        }
+        Ok(status) => Finding::fail(
+            "host",
+            format!("not ready: {}", status.ready.reasons.join("; ")),
+            "`pelton status` has the details",
+        ),
         Err(error) => Finding::warn("host", error, "start it with `pelton run`; what only it knows was not looked at"),
     }
 }
@@ -98,7 +100,11 @@ pub fn token_file(file: &Path, mode: u32) -> Finding {
     if mode & 0o077 == 0 {
         Finding::ok(thing, "only its owner can read it")
     } else {
-        Finding::warn(&thing, format!("others can read it (mode {:o})", mode & 0o777), format!("chmod 600 {}", file.display()))
+        Finding::warn(
+            &thing,
+            format!("others can read it (mode {:o})", mode & 0o777),
+            format!("chmod 600 {}", file.display()),
+        )
     }
 }
 
@@ -139,24 +145,38 @@ pub fn disk(disk: &Disk<'_>) -> Vec<Finding> {
         None => Finding::warn("disk", format!("the system does not say how much room {place} has"), "look with df"),
         Some(free) if free < disk.free_bytes_min => Finding::fail(
             "disk",
-            format!("{place} has {} MiB of room, {} have to be free: the host takes nothing in", mib(free), mib(disk.free_bytes_min)),
+            format!(
+                "{place} has {} MiB of room, {} have to be free: the host takes nothing in",
+                mib(free),
+                mib(disk.free_bytes_min)
+            ),
             "free some, or move store.path",
         ),
         Some(free) if free < disk.free_bytes_min.saturating_mul(ROOM_FACTOR) => Finding::warn(
             "disk",
-            format!("{place} has {} MiB of room; below {} the host takes nothing in", mib(free), mib(disk.free_bytes_min)),
+            format!(
+                "{place} has {} MiB of room; below {} the host takes nothing in",
+                mib(free),
+                mib(disk.free_bytes_min)
+            ),
             "free some before it comes to that",
         ),
         Some(free) => Finding::ok("disk", format!("{place} has {} MiB of room", mib(free))),
     };
     let sync = match &disk.measured {
-        Err(error) => Finding::fail("fsync", format!("nothing can be made durable in {place}: {error}"), "check store.path and its permissions"),
+        Err(error) => Finding::fail(
+            "fsync",
+            format!("nothing can be made durable in {place}: {error}"),
+            "check store.path and its permissions",
+        ),
         Ok(time) if time.as_millis() > SYNC_MS_MAX => Finding::warn(
             "fsync",
             format!("{} ms in {place}: a key waits for two of these before its message is settled", time.as_millis()),
             "put store.path on a local disk that is fast to sync",
         ),
-        Ok(time) => Finding::ok("fsync", format!("{}.{:03} ms in {place}", time.as_millis(), time.subsec_micros() % 1_000)),
+        Ok(time) => {
+            Finding::ok("fsync", format!("{}.{:03} ms in {place}", time.as_millis(), time.subsec_micros() % 1_000))
+        }
     };
     vec![room, sync]
 }
@@ -164,7 +184,11 @@ pub fn disk(disk: &Disk<'_>) -> Vec<Finding> {
 /// The server is embedded, and nobody runs it.
 #[must_use]
 pub fn no_embedded_server() -> Finding {
-    Finding::warn("nats", "the server is embedded and no host runs it, so server and streams were not looked at", "start the host, then look again")
+    Finding::warn(
+        "nats",
+        "the server is embedded and no host runs it, so server and streams were not looked at",
+        "start the host, then look again",
+    )
 }
 
 /// There is no server.
@@ -184,10 +208,17 @@ pub fn server(facts: &ServerFacts, embedded: bool) -> Vec<Finding> {
         Some(known) if known < SERVER_MIN => Finding::fail(
             "nats",
             format!("{address} is nats-server {version}"),
-            format!("take {}.{} or newer: consumers are positioned by what it can do since", SERVER_MIN.0, SERVER_MIN.1),
+            format!(
+                "take {}.{} or newer: consumers are positioned by what it can do since",
+                SERVER_MIN.0, SERVER_MIN.1
+            ),
         ),
         Some(_) => Finding::ok("nats", format!("{address} is nats-server {version}")),
-        None => Finding::warn("nats", format!("{address} has version {version:?}, which is none that is known"), "take nats-server 2.14 or newer"),
+        None => Finding::warn(
+            "nats",
+            format!("{address} has version {version:?}, which is none that is known"),
+            "take nats-server 2.14 or newer",
+        ),
     });
     if !jetstream {
         found.push(Finding::fail("jetstream", "the server has none", "start it with -js, or with a jetstream block"));
@@ -244,13 +275,19 @@ mod tests {
     fn a_disk_is_judged_by_its_room_and_its_syncs() {
         let look = |free, ms| {
             let measured = Ok(Duration::from_millis(ms));
-            let found = disk(&Disk { directory: Path::new("data"), free_bytes: Some(free), free_bytes_min: 100, measured });
+            let found =
+                disk(&Disk { directory: Path::new("data"), free_bytes: Some(free), free_bytes_min: 100, measured });
             found.iter().map(|finding| finding.level).collect::<Vec<_>>()
         };
         assert_eq!(look(99, 1), [Level::Fail, Level::Ok]);
         assert_eq!(look(399, 21), [Level::Warn, Level::Warn]);
         assert_eq!(look(400, 20), [Level::Ok, Level::Ok]);
-        let broken = Disk { directory: Path::new("data"), free_bytes: None, free_bytes_min: 1, measured: Err("read-only".into()) };
+        let broken = Disk {
+            directory: Path::new("data"),
+            free_bytes: None,
+            free_bytes_min: 1,
+            measured: Err("read-only".into()),
+        };
         assert_eq!(disk(&broken).iter().map(|finding| finding.level).collect::<Vec<_>>(), [Level::Warn, Level::Fail]);
     }
 

@@ -43,11 +43,17 @@ impl Streams<'_> {
             let thing = format!("stream {name}");
             let now_ms = jiff::Timestamp::now().as_millisecond();
             match self.inspector.stream(name).await {
-                Err(error) => found.push(Finding::fail(thing, error, "check that this account may ask JetStream's API")),
+                Err(error) => {
+                    found.push(Finding::fail(thing, error, "check that this account may ask JetStream's API"))
+                }
                 Ok(None) if self.is_declared(name) => {
                     found.push(Finding::ok(thing, "does not exist yet; the host makes it when it starts"));
                 }
-                Ok(None) => found.push(Finding::fail(thing, "does not exist", "create it, or declare it in a manifest under [[streams]]")),
+                Ok(None) => found.push(Finding::fail(
+                    thing,
+                    "does not exist",
+                    "create it, or declare it in a manifest under [[streams]]",
+                )),
                 Ok(Some(view)) => {
                     if let Some(server_ms) = millisecond(&view.ts).filter(|_| !skew_told) {
                         found.push(skew(now_ms - server_ms));
@@ -68,7 +74,9 @@ impl Streams<'_> {
 
     async fn slowest(&self, stream: &str) -> Option<Slowest> {
         let consumers = self.host?.consumers.iter().filter(|consumer| consumer.stream.as_deref() == Some(stream));
-        let slowest = consumers.filter(|consumer| consumer.pending > 0 || consumer.held > 0).min_by_key(|consumer| consumer.floor)?;
+        let slowest = consumers
+            .filter(|consumer| consumer.pending > 0 || consumer.held > 0)
+            .min_by_key(|consumer| consumer.floor)?;
         let next = self.inspector.first_from(stream, slowest.floor + 1).await.ok().flatten();
         Some(Slowest { name: slowest.name.clone(), floor: slowest.floor, next })
     }
@@ -108,7 +116,11 @@ impl Streams<'_> {
 }
 
 fn skew(ahead_ms: i64) -> Finding {
-    let text = format!("this machine is {} ms {} the server", ahead_ms.abs(), if ahead_ms < 0 { "behind" } else { "ahead of" });
+    let text = format!(
+        "this machine is {} ms {} the server",
+        ahead_ms.abs(),
+        if ahead_ms < 0 { "behind" } else { "ahead of" }
+    );
     let help = "keep both in step with NTP: times of messages and of expiry come from both";
     match ahead_ms.abs() {
         0..=SKEW_MS_WARN => Finding::ok("clock", text),
@@ -121,11 +133,19 @@ fn skew(ahead_ms: i64) -> Finding {
 fn judge_read(thing: &str, view: &StreamView, slowest: Option<&Slowest>, now_ms: i64) -> Vec<Finding> {
     let config = &view.config;
     let mut found = kept(thing, view);
-    let limited = [(config.max_msgs, "max_msgs"), (config.max_bytes, "max_bytes"), (config.max_msgs_per_subject, "max_msgs_per_subject")];
+    let limited = [
+        (config.max_msgs, "max_msgs"),
+        (config.max_bytes, "max_bytes"),
+        (config.max_msgs_per_subject, "max_msgs_per_subject"),
+    ];
     let limits: Vec<&str> = limited.iter().filter(|(limit, _)| *limit > 0).map(|(_, name)| *name).collect();
     if !limits.is_empty() && config.discard != "new" {
         let text = format!("at {} it drops its oldest messages, handled or not", limits.join(" and "));
-        found.push(Finding::warn(thing, text, "discard new refuses publishes instead, so that publishers notice; or raise the limit"));
+        found.push(Finding::warn(
+            thing,
+            text,
+            "discard new refuses publishes instead, so that publishers notice; or raise the limit",
+        ));
     }
     if let Some(slowest) = slowest {
         let gone = view.state.first_seq.saturating_sub(slowest.floor + 1);
@@ -139,12 +159,22 @@ fn judge_read(thing: &str, view: &StreamView, slowest: Option<&Slowest>, now_ms:
         let waits_ms = slowest.next.map_or(0, |next| now_ms - next.at_ms);
         let age_ms = config.max_age / 1_000_000;
         if age_ms > 0 && waits_ms.saturating_mul(2) > age_ms {
-            let text = format!("the oldest message that consumer {} has not settled is {waits_ms} ms old, and max_age is {age_ms} ms", slowest.name);
-            found.push(Finding::fail(thing, text, "raise max_age, or let the consumer catch up: `pelton explain` says what holds it"));
+            let text = format!(
+                "the oldest message that consumer {} has not settled is {waits_ms} ms old, and max_age is {age_ms} ms",
+                slowest.name
+            );
+            found.push(Finding::fail(
+                thing,
+                text,
+                "raise max_age, or let the consumer catch up: `pelton explain` says what holds it",
+            ));
         }
     }
     if found.is_empty() {
-        let text = format!("{} retention, discard {}, {} storage, {} replicas", config.retention, config.discard, config.storage, config.num_replicas);
+        let text = format!(
+            "{} retention, discard {}, {} storage, {} replicas",
+            config.retention, config.discard, config.storage, config.num_replicas
+        );
         found.push(Finding::ok(thing, text));
     }
     found
@@ -155,17 +185,31 @@ fn judge_target(thing: &str, view: &StreamView) -> Vec<Finding> {
     let config = &view.config;
     let mut found = kept(thing, view);
     if config.no_ack {
-        found.push(Finding::fail(thing, "no_ack is set: events sent to it are never known to be stored and stay in the outbox", "create it without no_ack"));
+        found.push(Finding::fail(
+            thing,
+            "no_ack is set: events sent to it are never known to be stored and stay in the outbox",
+            "create it without no_ack",
+        ));
     }
     if config.sealed {
         found.push(Finding::fail(thing, "it is sealed: nothing can be added", "emit to another stream"));
     }
     if config.duplicate_window < WINDOW_NS_MIN {
-        let text = format!("its duplicate window is {} ms: an event that is published again later than that, after a crash, is stored twice", config.duplicate_window / 1_000_000);
-        found.push(Finding::warn(thing, text, "2 minutes or more; readers that know ids again, as Pelton's consumers do, don't need it"));
+        let text = format!(
+            "its duplicate window is {} ms: an event that is published again later than that, after a crash, is stored twice",
+            config.duplicate_window / 1_000_000
+        );
+        found.push(Finding::warn(
+            thing,
+            text,
+            "2 minutes or more; readers that know ids again, as Pelton's consumers do, don't need it",
+        ));
     }
     if found.is_empty() {
-        found.push(Finding::ok(thing, format!("takes events in, and knows their ids again for {} s", config.duplicate_window / 1_000_000_000)));
+        found.push(Finding::ok(
+            thing,
+            format!("takes events in, and knows their ids again for {} s", config.duplicate_window / 1_000_000_000),
+        ));
     }
     found
 }

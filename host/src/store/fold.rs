@@ -181,12 +181,10 @@ fn move_cursors(
     };
     for edit in &record.edits {
         // A consumer that is not known can't have anything that could be changed, so this is checked for all of them.
-        cursor_of(edit.consumer(), &|consumer| {
-            match edit {
-                EditRecord::Hold { by, hold, .. } => consumer.set_hold((*by).into(), *hold),
-                EditRecord::MoveCursor { after, again, .. } => consumer.move_cursor(*after, again.map(Again::from)),
-                _ => {}
-            }
+        cursor_of(edit.consumer(), &|consumer| match edit {
+            EditRecord::Hold { by, hold, .. } => consumer.set_hold((*by).into(), *hold),
+            EditRecord::MoveCursor { after, again, .. } => consumer.move_cursor(*after, again.map(Again::from)),
+            _ => {}
         })?;
     }
     // Floors first: what they cover needs no range of its own on the way.

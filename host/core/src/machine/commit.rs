@@ -206,7 +206,8 @@ impl Core {
 
     /// The events of an outcome may leave.
     pub(super) fn hand_to_relay(&mut self, consumer: ConsumerId, outcome: &Outcome, since_ms: u64) {
-        let mut push = |row, event: &Arc<_>| self.relay.push(OutboxRow { row, consumer, event: Arc::clone(event), since_ms });
+        let mut push =
+            |row, event: &Arc<_>| self.relay.push(OutboxRow { row, consumer, event: Arc::clone(event), since_ms });
         match outcome {
             Outcome::Applied { writes, first_row, .. } => {
                 for (offset, event) in (0..).zip(&writes.events) {

@@ -34,7 +34,14 @@ impl Default for Consumer {
     /// One that is about to be bound for the first time.
     fn default() -> Self {
         let stream = StreamIdentity { name: "".into(), created_ns: 0 };
-        Self { name: "".into(), stream, cursor: Cursor::at(0), holds: BTreeMap::new(), newest: None, again: Again::default() }
+        Self {
+            name: "".into(),
+            stream,
+            cursor: Cursor::at(0),
+            holds: BTreeMap::new(),
+            newest: None,
+            again: Again::default(),
+        }
     }
 }
 

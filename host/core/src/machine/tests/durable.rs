@@ -84,8 +84,18 @@ impl Durable {
         for binding in &batch.bindings {
             let (id, name, stream) = (binding.consumer, binding.name.clone(), binding.stream.clone());
             let holds = self.consumers.get(&id).map_or_else(Vec::new, |known| known.holds.clone());
-            self.consumers
-                .insert(id, KnownConsumer { id, name, stream, cursor: Cursor::at(binding.floor), holds, newest: None, again: Again::default() });
+            self.consumers.insert(
+                id,
+                KnownConsumer {
+                    id,
+                    name,
+                    stream,
+                    cursor: Cursor::at(binding.floor),
+                    holds,
+                    newest: None,
+                    again: Again::default(),
+                },
+            );
         }
         batch.edits.iter().try_for_each(|edit| self.edit(edit))?;
         batch.settlements.iter().try_for_each(|settlement| self.settle(settlement, broker))?;
