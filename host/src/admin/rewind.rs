@@ -110,7 +110,7 @@ async fn plan(admin: &Admin, consumer: ConsumerId, name: &str, wanted: &Rewind) 
         found.ok_or_else(|| Failed::new(ErrorCode::Conflict, format!("stream {} does not exist", stream.name)))?;
     check_stream(&found, stream.created_ns, &stream.name)?;
     let to = target(&inspector, &found, &stream.name, wanted).await?;
-    let highest = status.settled_above.iter().map(|(_, last)| *last).max().unwrap_or(status.floor).max(status.floor);
+    let highest = status.highest_settled;
     let after = to.saturating_sub(1);
     if wanted.skip && after <= status.floor {
         let text = format!(

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::args::Ask;
 use super::commands::{Usage, client, show};
@@ -12,7 +12,7 @@ use super::many::{self, PAGE};
 use crate::admin::RewindView;
 
 #[derive(Args, Debug)]
-#[group(id = "place", required = true, multiple = false, args = ["to_sequence", "to_time"])]
+#[command(group = ArgGroup::new("place").required(true).args(["to_sequence", "to_time"]))]
 pub(super) struct Rewind {
     #[command(flatten)]
     ask: Ask,

@@ -36,6 +36,8 @@ pub struct ConsumerStatus {
     pub quiet: bool,
     /// Stretches above its floor that are settled, first and last sequence of each; the first few.
     pub settled_above: Vec<(u64, u64)>,
+    /// The highest sequence that is settled.
+    pub highest_settled: u64,
     /// What a rewind brings again, as far as it is not handled yet.
     pub again: Option<Again>,
     /// Keys that have messages in memory.
@@ -97,6 +99,7 @@ impl Core {
             outbox_oldest_ms: oldest.get(id).copied(),
             quiet: state.is_quiet(),
             settled_above: state.ranges(RANGES_MAX),
+            highest_settled: state.cursor.highest(),
             again: Some(state.again).filter(|again| again.until > state.durable_floor),
             keys: state.by_key.len(),
             requested: state.requested,
