@@ -65,19 +65,22 @@ fn operation(route: &Described, refused: &Value, generator: &mut SchemaGenerator
         parameters.extend(of_query(query(generator).to_value()));
     }
     let answer = json!({ "description": "Done", "content": content(answer, generator) });
-    let mut operation = json!({
-        "summary": route.summary,
-        "operationId": operation_id(route),
-        "parameters": parameters,
-        "responses": { "200": answer, "default": refused },
-    });
+    let mut responses = Map::new();
     if also_503 {
-        operation["responses"]["503"] = answer;
+        responses.insert("503".into(), answer.clone());
     }
+    responses.insert("200".into(), answer);
+    responses.insert("default".into(), refused.clone());
+    let mut operation = Map::new();
+    operation.insert("summary".into(), route.summary.into());
+    operation.insert("operationId".into(), operation_id(route).into());
+    operation.insert("parameters".into(), parameters.into());
+    operation.insert("responses".into(), responses.into());
     if let Some(body) = body {
-        operation["requestBody"] = json!({ "required": true, "content": content(body, generator) });
+        let body = json!({ "required": true, "content": content(body, generator) });
+        operation.insert("requestBody".into(), body);
     }
-    operation
+    operation.into()
 }
 
 fn operation_id(route: &Described) -> String {
@@ -95,8 +98,8 @@ fn of_path(path: &str) -> impl Iterator<Item = Value> {
 }
 
 fn of_query(schema: Value) -> Vec<Value> {
-    let required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
-    let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+    let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let properties = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     let parameter = |(name, mut property): (String, Value)| {
         let description = property.as_object_mut().and_then(|property| property.remove("description"));
         let required = required.iter().any(|required| *required == name);
