@@ -11,6 +11,11 @@ fn edits(bench: &mut Bench) -> Vec<Edit> {
     bench.commit().map(|batch| batch.edits.clone()).unwrap_or_default()
 }
 
+/// All that is under way becomes durable.
+fn commit_all(bench: &mut Bench) {
+    while bench.commit().is_some() {}
+}
+
 fn back(after: u64) -> Operation {
     Operation::MoveCursor { after, skip: false }
 }
@@ -31,7 +36,7 @@ fn the_cursor_moves_only_while_nothing_is_under_way_and_the_stretch_comes_again(
     let runs = bench.runs();
     bench.apply(&runs[0]);
     bench.apply(&runs[1]);
-    bench.commit();
+    commit_all(&mut bench);
     bench.positions();
     bench.operate(consumer, Operation::Suspend).unwrap();
     assert_eq!(bench.operate(consumer, back(1)), Err(OperationRefused::BeingHandled), "a run is out");
@@ -40,7 +45,7 @@ fn the_cursor_moves_only_while_nothing_is_under_way_and_the_stretch_comes_again(
     assert!(bench.positions().is_empty() && bench.core.status().consumers[0].phase == "suspended");
     bench.apply(&runs[2]);
     assert_eq!(bench.operate(consumer, back(1)), Err(OperationRefused::BeingHandled), "its outcome is not durable");
-    bench.commit();
+    commit_all(&mut bench);
     bench.operate(consumer, back(1)).unwrap();
     let again = Again { number: 1, after: 1, until: 4 };
     assert_eq!(edits(&mut bench), [Edit::MoveCursor { consumer, after: 1, again: Some(again) }]);
