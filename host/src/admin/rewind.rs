@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::Json;
 use pelton_core::ids::ConsumerId;
+use pelton_core::transaction::ReadError;
 use pelton_core::{ConsumerStatus, Operation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -246,7 +247,7 @@ async fn forget_left_behind(admin: &Admin, consumer: ConsumerId, plan: &Plan) ->
                 found.push(row);
                 found.len() < PAGE
             })?;
-            Ok(found)
+            Ok::<_, ReadError>(found)
         };
         let found = admin.read(read).await?;
         if found.is_empty() {
@@ -264,7 +265,7 @@ async fn forget_left_behind(admin: &Admin, consumer: ConsumerId, plan: &Plan) ->
                 found.push(letter);
                 found.len() < PAGE
             })?;
-            Ok(found)
+            Ok::<_, ReadError>(found)
         };
         let found = admin.read(read).await?;
         if found.is_empty() {
