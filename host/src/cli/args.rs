@@ -13,7 +13,9 @@ use super::top::Top;
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
 #[derive(Debug, Parser)]
 #[command(name = "pelton", version, propagate_version = true)]
-#[command(after_help = "Exit status: 0 ok, 1 failed, 2 usage or invalid configuration. A refusal of a running host ends with its code in brackets.")]
+#[command(
+    after_help = "Exit status: 0 ok, 1 failed, 2 usage or invalid configuration. A refusal of a running host ends with its code in brackets."
+)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
