@@ -19,8 +19,10 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap)
     let directory = admin.store.clone();
     let files = tokio::task::spawn_blocking(move || store::file_sizes(&directory)).await.map_err(Failed::internal)?;
     let [consume, publish] = &admin.connections;
-    let tick_ms = admin.clock.now().tick_ms;
+    let now = admin.clock.now();
+    let tick_ms = now.tick_ms;
     let scrape = Scrape {
+        wall_ms: now.wall_ms,
         uptime_ms: tick_ms,
         driver_age_ms: tick_ms.saturating_sub(admin.heartbeat.load(Ordering::Relaxed)),
         meters: Arc::clone(&admin.meters),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pelton_core::Status;
 use pelton_core::batch::{Hold, HoldBy};
 use pelton_core::ids::ConsumerId;
 use pelton_core::message::{DeadLetter, FailedAttempt, Message};
@@ -16,11 +15,13 @@ use crate::board::Entry;
 use crate::driver::Snapshot;
 use crate::telemetry::recent::{Figures, Recent};
 
-pub(super) fn outbox(status: &Status, last_refusal: Option<String>) -> OutboxView {
+pub(super) fn outbox(Snapshot { status, wall_ms, .. }: &Snapshot, last_refusal: Option<String>) -> OutboxView {
+    let oldest = status.consumers.iter().filter_map(|consumer| consumer.outbox_oldest_ms).min();
     OutboxView {
         in_flight: status.relay_in_flight,
         queued: status.relay_queued,
         waiting: status.relay_waiting,
+        oldest_age_ms: oldest.map(|oldest| wall_ms.saturating_sub(oldest)),
         // One that was made good since is no news.
         last_refusal: last_refusal.filter(|_| status.relay_waiting > 0),
     }
@@ -51,7 +52,7 @@ pub(super) fn consumers(
             running: status.running,
             waiting_retry: status.waiting_retry,
             outbox_pending: status.outbox_pending,
-            outbox_oldest_ms: status.outbox_oldest_ms,
+            outbox_age_ms: status.outbox_oldest_ms.map(|oldest| snapshot.wall_ms.saturating_sub(oldest)),
             speed: figures.get(&status.name).copied().map(speed).unwrap_or_default(),
             applied: counters.applied,
             duplicates: counters.duplicates,
@@ -96,7 +97,7 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         running: 0,
         waiting_retry: 0,
         outbox_pending: 0,
-        outbox_oldest_ms: None,
+        outbox_age_ms: None,
         speed: SpeedView::default(),
         applied: 0,
         duplicates: 0,

@@ -60,6 +60,11 @@ impl Window {
     fn sample(&mut self, tick_ms: u64, status: &ConsumerStatus, meters: Option<&ConsumerMeters>) {
         let counters = status.counters;
         let outcomes = counters.applied + counters.duplicates + counters.stale + counters.dead_letters;
+        if self.samples == 0 {
+            // It was not there at the look before, so all of it happened since.
+            let before_ms = tick_ms.saturating_sub(u64::try_from(SAMPLE_EVERY.as_millis()).unwrap_or(u64::MAX));
+            self.outcomes.push_back((before_ms, 0));
+        }
         push(&mut self.outcomes, (tick_ms, outcomes), RATE_SAMPLES);
         let mut handler_us = Histogram::default();
         for version in meters.into_iter().flat_map(ConsumerMeters::versions) {
@@ -173,11 +178,11 @@ mod tests {
     fn the_rate_is_that_of_the_last_ten_seconds() {
         let (recent, meters) = (Recent::default(), Meters::default());
         let rate = || recent.figures()["orders"].rate;
-        recent.sample(1_000, &status(5_000, &[]), &meters);
-        assert_eq!(rate(), 0.0, "one look tells nothing");
-        recent.sample(2_000, &status(5_300, &[]), &meters);
-        assert_eq!(rate(), 300.0);
-        (3..=12).for_each(|second| recent.sample(second * 1_000, &status(5_300, &[]), &meters));
+        recent.sample(1_000, &status(500, &[]), &meters);
+        assert_eq!(rate(), 500.0, "a consumer that is new has done all of it since the look before");
+        recent.sample(2_000, &status(800, &[]), &meters);
+        assert_eq!(rate(), 400.0);
+        (3..=12).for_each(|second| recent.sample(second * 1_000, &status(800, &[]), &meters));
         assert_eq!(rate(), 0.0, "what was more than ten seconds ago is no longer in it");
     }
 

@@ -52,6 +52,8 @@ impl Form {
 /// Everything that a scrape tells.
 #[derive(Debug)]
 pub struct Scrape {
+    /// The wall clock's time: milliseconds since 1970-01-01 UTC.
+    pub wall_ms: u64,
     /// Time since the host was started, in milliseconds.
     pub uptime_ms: u64,
     /// For how long the driver was not seen, in milliseconds.
@@ -206,7 +208,8 @@ fn outbox(scrape: &Scrape, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     each(scrape, encoder, &table::OUTBOX_PENDING, |status| status.outbox_pending as u64)?;
     family(encoder, &table::OUTBOX_OLDEST_AGE, |told| {
         let mut all = scrape.statuses();
-        all.try_for_each(|(name, status)| told.seconds(&[name], status.outbox_oldest_ms.unwrap_or_default()))
+        let age_ms = |since_ms| scrape.wall_ms.saturating_sub(since_ms);
+        all.try_for_each(|(name, status)| told.seconds(&[name], status.outbox_oldest_ms.map_or(0, age_ms)))
     })?;
     each(scrape, encoder, &table::PUBLISHED, |status| status.counters.published)
 }

@@ -199,7 +199,7 @@ pub const OUTBOX_OLDEST_AGE: Metric = metric(
     Gauge,
     SECONDS,
     CONSUMER,
-    "How long the oldest of them has waited since it was committed or the host was started; 0 if there is none.",
+    "How long the oldest of them has waited since it was committed; 0 if there is none.",
 );
 /// Published.
 pub const PUBLISHED: Metric =

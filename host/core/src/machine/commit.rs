@@ -207,7 +207,7 @@ impl Core {
         }
         if !self.settings.breaks.has(Break::PublishBeforeCommit) {
             for Settlement { consumer, outcome, .. } in &batch.settlements {
-                self.hand_to_relay(*consumer, outcome);
+                self.hand_to_relay(*consumer, outcome, batch.wall_ms);
             }
         }
     }
@@ -222,15 +222,9 @@ impl Core {
     }
 
     /// The events of an outcome may leave.
-    pub(super) fn hand_to_relay(&mut self, consumer: ConsumerId, outcome: &Outcome) {
-        let tick_ms = self.now.tick_ms;
-        let (relay, mut state) = (&mut self.relay, self.consumers.get_mut(&consumer));
-        let mut push = |row, event: &Arc<_>| {
-            relay.push(OutboxRow { row, consumer, event: Arc::clone(event) });
-            if let Some(state) = &mut state {
-                state.outbox_ages.begin(row, tick_ms);
-            }
-        };
+    pub(super) fn hand_to_relay(&mut self, consumer: ConsumerId, outcome: &Outcome, since_ms: u64) {
+        let mut push =
+            |row, event: &Arc<_>| self.relay.push(OutboxRow { row, consumer, event: Arc::clone(event), since_ms });
         match outcome {
             Outcome::Applied { writes, first_row, .. } => {
                 for (offset, event) in (0..).zip(&writes.events) {

@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::ages::Ages;
 use super::breaker::Breaker;
 use super::event::{LaneId, Start};
 use super::lanes::Load;
 use super::pace::Pace;
 use super::parking::{ParkBook, RELEASING_MAX};
-use crate::batch::{Hold, HoldBy, Newest, StreamIdentity};
+use crate::batch::{Again, Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::histogram::Histogram;
 use crate::message::Failure;
@@ -39,6 +38,8 @@ pub(crate) enum Phase {
     Stopping,
     /// Waits for an operator.
     Halted,
+    /// An operator moves its cursor: ends what is under way, then waits until told to go on.
+    Suspended,
 }
 
 /// What a consumer did since the host was started.
@@ -126,6 +127,8 @@ pub(crate) struct Consumer {
     pub(crate) durable_floor: u64,
     /// The newest message settled.
     pub(crate) newest: Option<Newest>,
+    /// What a rewind brings again.
+    pub(crate) again: Again,
     /// Sequence → bytes of each message that is held.
     held: BTreeMap<u64, usize>,
     held_bytes: usize,
@@ -147,7 +150,6 @@ pub(crate) struct Consumer {
     /// What the lanes take that wait for another attempt.
     pub(crate) retrying: Load,
     pub(crate) outbox_rows: usize,
-    pub(crate) outbox_ages: Ages,
     /// From a message's publication until its effects were durable, in milliseconds, since the host was started.
     pub(crate) end_to_end_ms: Histogram,
     pub(crate) counters: Counters,
@@ -184,6 +186,7 @@ impl Consumer {
             durable_floor: cursor.floor(),
             cursor,
             newest: None,
+            again: Again::default(),
             held: BTreeMap::new(),
             held_bytes: 0,
             committing_released: 0,
@@ -197,7 +200,6 @@ impl Consumer {
             waiting_retry: 0,
             retrying: Load::default(),
             outbox_rows: 0,
-            outbox_ages: Ages::default(),
             end_to_end_ms: Histogram::default(),
             counters: Counters::default(),
             parked: FxHashMap::default(),
@@ -220,6 +222,19 @@ impl Consumer {
         self.high = floor;
         self.durable_floor = floor;
         self.newest = None;
+        // The number goes on: marks of another stream's messages must not be met again under it.
+        self.again = Again { number: self.again.number, ..Again::default() };
+    }
+
+    /// The cursor was moved, while nothing is held: what is delivered next follows on it.
+    pub(crate) fn stand_at_cursor(&mut self) {
+        self.high = self.cursor.floor();
+        self.durable_floor = self.cursor.floor();
+    }
+
+    /// Settled ranges above the floor, the first `most` of them.
+    pub(crate) fn ranges(&self, most: usize) -> Vec<(u64, u64)> {
+        self.cursor.ranges().take(most).collect()
     }
 
     /// A delivery came. Within a generation they come in order and without a gap, so whatever lies before it was delivered or is not

@@ -25,7 +25,13 @@ fn consumer(name: &str) -> ConsumerStatus {
         running: 1,
         waiting_retry: 0,
         outbox_pending: 1,
-        outbox_oldest_ms: Some(1_500),
+        outbox_oldest_ms: Some(8_500),
+        quiet: false,
+        settled_above: Vec::new(),
+        highest_settled: 7,
+        again: None,
+        keys: 2,
+        requested: 0,
         parked_rows: 0,
         parked_lanes: 0,
         lanes_releasing: 0,
@@ -48,6 +54,7 @@ fn scrape(books: bool) -> Scrape {
     let entry = Entry { version: Some(version), pending: 5, ..Entry::default() };
     let status = Status { consumers: vec![consumer("orders")], relay_in_flight: 1, relay_queued: 0, relay_waiting: 0 };
     Scrape {
+        wall_ms: 10_000,
         uptime_ms: 1_500,
         driver_age_ms: 20,
         meters: Arc::new(meters),

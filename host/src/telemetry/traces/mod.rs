@@ -180,8 +180,9 @@ impl Traces {
         let header = event.headers.iter().find(|(name, _)| name.as_ref() == TRACEPARENT);
         let Some(ids) = header.and_then(|(_, value)| SpanIds::parse(value)).filter(|ids| ids.sampled) else { return };
         // Copies of dead letters carry the trace of their message and have no number: they are no span of an attempt.
-        let mut parts = event.id.split(':');
-        let (consumer, number) = (parts.next().unwrap_or_default(), parts.next_back().map(str::parse));
+        let consumer = event.id.split(':').next().unwrap_or_default();
+        // What a rewind brings again has that behind its number.
+        let number = event.id.rsplit(':').find(|part| !part.starts_with("again-")).map(str::parse);
         let Some(Ok(number)) = number else { return };
         let pattern = whose(consumer).and_then(|deployed| deployed.emit_pattern_of(&event.subject));
         let leaving = Leaving {

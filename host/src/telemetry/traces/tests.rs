@@ -110,6 +110,10 @@ fn an_event_knows_the_attempt_that_emitted_it_also_after_a_restart() {
     let (traces, mut recorded, _) = traces(1.0, 4);
     let attempt = SpanIds::parse(PUBLISHER).unwrap();
     traces.leaving(RowId(3), &event("orders:ORDERS:1:9:2", attempt.event(2)), |_| None);
+    traces.leaving(RowId(6), &event("orders:ORDERS:1:9:2:again-1", attempt.event(2)), |_| None);
+    traces.acknowledged(&[RowId(6)]);
+    let again = recorded.try_recv().unwrap();
+    assert_eq!(again.parent_span_id, SpanId::from_bytes(attempt.span.to_be_bytes()), "also after a rewind");
     traces.acknowledged(&[RowId(2), RowId(3)]);
     let span = recorded.try_recv().unwrap();
     assert_eq!(span.span_kind, SpanKind::Producer);
