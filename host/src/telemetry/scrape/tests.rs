@@ -52,7 +52,8 @@ fn scrape(books: bool) -> Scrape {
     meters.busy_us.add(2_500_000);
     meters.swap(Swap::Refused);
     let entry = Entry { version: Some(version), pending: 5, ..Entry::default() };
-    let status = Status { consumers: vec![consumer("orders")], relay_in_flight: 1, relay_queued: 0, relay_waiting: 0 };
+    let consumers = vec![consumer("orders")];
+    let status = Status { consumers, relay_in_flight: 1, relay_queued: 0, relay_waiting: 0, draining: false };
     Scrape {
         wall_ms: 10_000,
         uptime_ms: 1_500,
