@@ -60,8 +60,18 @@ async fn uniform(scale: Scale, work: &Work) -> Result<Vec<Case>> {
         messages,
     };
     let mut entries = vec![
-        contestant(FLOOR, "R0: bare async-nats, ack-all, as many events, nothing else", Contestant::Floor, work.messages),
-        contestant("floor-with-ids", "the same, each event with a Nats-Msg-Id", Contestant::FloorWithIds, work.messages),
+        contestant(
+            FLOOR,
+            "R0: bare async-nats, ack-all, as many events, nothing else",
+            Contestant::Floor,
+            work.messages,
+        ),
+        contestant(
+            "floor-with-ids",
+            "the same, each event with a Nats-Msg-Id",
+            Contestant::FloorWithIds,
+            work.messages,
+        ),
     ];
     let mut missing = Vec::new();
     for isolation in Isolation::ALL {
@@ -110,7 +120,8 @@ async fn alone(scale: Scale, work: &Work, name: &str, about: &str) -> Result<Vec
     let mut cases = Vec::new();
     for isolation in Isolation::ALL {
         let about = format!("Pelton, isolation {}, {about}", isolation.name());
-        cases.push(measured(scale, &stage, BENCH, &case_name(name, isolation), &about, &Pelton::with(isolation)).await?);
+        cases
+            .push(measured(scale, &stage, BENCH, &case_name(name, isolation), &about, &Pelton::with(isolation)).await?);
     }
     Ok(cases)
 }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use postgres::Cluster;
 
-use super::figures::{DATABASE_CPU_US, Reading};
+use super::figures::{DATABASE_CPU_US, DATABASE_WRITTEN_BYTES, Reading};
 use super::meter::{Meter, us_per_message};
 use super::stage::{OUTPUT, Stage};
 use super::work::{Expected, Work, must_be_right};
@@ -85,7 +85,7 @@ impl Contestant {
         }
         let log = directory.path().join("log");
         let server = stage.server_cpu_ms()?;
-        let database_cpu = database.map(Cluster::cpu_ms).transpose()?.unwrap_or(0);
+        let database_before = database.map(Cluster::meter).transpose()?.unwrap_or_default();
         let mut command = Command::new(std::env::current_exe().context("where this program is")?);
         command.arg("contestant").arg(serde_json::to_string(&task)?);
         let process = Process::spawn("contestant", &mut command, &log)?;
@@ -93,8 +93,11 @@ impl Contestant {
         let mut reading = Meter::of(process.pid())?.since(&Meter::default(), messages);
         let server = stage.server_cpu_ms()?.saturating_sub(server);
         if let Some(cluster) = database {
-            let spent = cluster.cpu_ms()?.saturating_sub(database_cpu);
-            reading.insert(DATABASE_CPU_US.to_owned(), us_per_message(spent, messages));
+            let meter = cluster.meter()?;
+            let cpu_ms = meter.cpu_ms.saturating_sub(database_before.cpu_ms);
+            let written = meter.written_bytes.saturating_sub(database_before.written_bytes);
+            reading.insert(DATABASE_CPU_US.to_owned(), us_per_message(cpu_ms, messages));
+            reading.insert(DATABASE_WRITTEN_BYTES.to_owned(), written as f64 / messages.max(1) as f64);
         }
         reading.extend(stage.pace(1, expected.events(), messages, server).await?);
         if !matches!(self, Self::Floor | Self::FloorWithIds) {

@@ -14,6 +14,8 @@ pub(crate) const CPU_US: &str = "cpu_us_per_message";
 pub(crate) const SERVER_CPU_US: &str = "server_cpu_us_per_message";
 /// CPU time of the database's processes by message.
 pub(crate) const DATABASE_CPU_US: &str = "database_cpu_us_per_message";
+/// What the database's processes have the kernel write to disk, by message.
+pub(crate) const DATABASE_WRITTEN_BYTES: &str = "database_written_bytes_per_message";
 /// The most memory that was ever resident.
 pub(crate) const PEAK_MB: &str = "peak_resident_mb";
 /// What the program has the kernel write to disk, by message.

@@ -84,11 +84,7 @@ fn of_shape(figures: &Figures<'_>) -> Vec<Goal> {
     vec![
         Goal::new("hot key of uniform", Wanted::AtLeast(0.6), of_uniform("hot")),
         Goal::new("zipf of uniform", Wanted::AtLeast(0.9), of_uniform("zipf")),
-        Goal::new(
-            "100 consumers of 1",
-            Wanted::AtLeast(0.8),
-            figures.ratio(consumers::BENCH, "100", "1", RATE),
-        ),
+        Goal::new("100 consumers of 1", Wanted::AtLeast(0.8), figures.ratio(consumers::BENCH, "100", "1", RATE)),
         Goal::new("1,000,000 keys of 1,000", Wanted::AtLeast(0.6), figures.ratio(keys::BENCH, "1000000", "1000", RATE)),
         Goal::new(
             "others beside a poisoned key, of the same alone",

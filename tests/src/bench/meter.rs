@@ -35,12 +35,13 @@ impl Meter {
         })
     }
 
-    /// CPU time of a process and of all that it has started, in milliseconds.
-    pub(crate) fn family_cpu_ms(pid: u32) -> Result<u64> {
-        let mut sum = Usage::of(pid)?.cpu_ms;
-        for child in children_of(pid) {
-            // One that has just ended is counted no more; those that matter live as long as the measurement.
-            sum += Usage::of(child).map(|usage| usage.cpu_ms).unwrap_or(0);
+    /// CPU time and bytes written of a process and of those that it has started, added up.
+    pub(crate) fn of_family(pid: u32) -> Result<Self> {
+        let mut sum = Self::of(pid)?;
+        // One that has just ended is counted no more; those that matter live as long as the measurement.
+        for child in children_of(pid).into_iter().filter_map(|child| Self::of(child).ok()) {
+            sum.cpu_ms += child.cpu_ms;
+            sum.written_bytes += child.written_bytes;
         }
         Ok(sum)
     }

@@ -77,11 +77,7 @@ impl Pelton {
         let host = Host::prepare(options.extra(&self.host))?;
         host.guest(GUEST)?;
         for consumer in 0..stage.work.consumers {
-            let manifest = Manifest::new(
-                &format!("{GUEST}.wasm"),
-                &Work::stream(consumer),
-                &Work::subjects(consumer),
-            );
+            let manifest = Manifest::new(&format!("{GUEST}.wasm"), &Work::stream(consumer), &Work::subjects(consumer));
             let text = format!("{}{}", self.isolation.line(), manifest.emits("out.>").text());
             host.write(&format!("consumers/{}.toml", Self::consumer(consumer)), text.as_bytes())?;
         }

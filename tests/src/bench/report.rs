@@ -111,7 +111,10 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = String::new();
         for bench in self.benches() {
-            text.push_str(&format!("{bench}\n{}\n\n", cases_table(self.cases.iter().filter(|case| case.bench == bench))));
+            text.push_str(&format!(
+                "{bench}\n{}\n\n",
+                cases_table(self.cases.iter().filter(|case| case.bench == bench))
+            ));
         }
         text.push_str(&goals_table(&self.goals));
         if !self.full {

@@ -13,7 +13,8 @@ pub(crate) const VALUES: &str = "values";
 pub(crate) const THREADS: &str = "threads";
 
 /// Bytes of a key's state, and the case's name.
-const STATE_BYTES: [(usize, &str); 4] = [(100, "100-B"), (1 << 10, "1-KiB"), (16 << 10, "16-KiB"), (64 << 10, "64-KiB")];
+const STATE_BYTES: [(usize, &str); 4] =
+    [(100, "100-B"), (1 << 10, "1-KiB"), (16 << 10, "16-KiB"), (64 << 10, "64-KiB")];
 
 /// State that all messages of a case write, in bytes, at most: large states get fewer messages.
 const WRITTEN_MAX: u64 = 1 << 30;

@@ -43,7 +43,8 @@ impl Cluster {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&path).filter_map(|folder| folder.join("postgres").canonicalize().ok());
         let on_path = on_path.filter_map(|program| program.parent().map(Path::to_path_buf));
-        let mut versions: Vec<PathBuf> = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let mut versions: Vec<PathBuf> =
+            std::fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|e| e.path()).collect();
         let number = |folder: &PathBuf| folder.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
         versions.sort_by_key(|folder| std::cmp::Reverse(number(folder)));
         let debian = versions.into_iter().map(|folder| folder.join("bin"));
@@ -117,12 +118,12 @@ impl Cluster {
         database.batch_execute(&format!("{drop}{TABLES}")).await.context("making the tables")
     }
 
-    /// CPU time of all its processes that run now, in milliseconds.
+    /// CPU time and bytes written of all its processes that run now.
     ///
     /// # Errors
     /// It does not run.
-    pub(crate) fn cpu_ms(&self) -> Result<u64> {
-        Meter::family_cpu_ms(self.process.pid())
+    pub(crate) fn meter(&self) -> Result<Meter> {
+        Meter::of_family(self.process.pid())
     }
 }
 
