@@ -40,7 +40,7 @@ pub(crate) async fn run(scale: Scale) -> Result<Vec<Case>> {
 async fn once(work: &Work) -> Result<Reading> {
     let mut stage = Stage::empty(work).await?;
     let mut host = Pelton::with(Isolation::Fresh).prepare(&stage)?;
-    host.start().await?;
+    Pelton::start_many(&mut host).await?;
     all(&host, work.consumers, "pause", r#"{"reason":"the work is not there yet"}"#).await?;
     stage.publish(work.total()).await?;
     let pid = host.pid().context("the host runs")?;

@@ -50,7 +50,7 @@ pub(crate) async fn run(scale: Scale) -> Result<Vec<Case>> {
 async fn once(work: &Work) -> Result<Reading> {
     let stage = Stage::empty(work).await?;
     let mut host = Pelton::with(Isolation::Fresh).prepare(&stage)?;
-    host.start().await?;
+    Pelton::start_many(&mut host).await?;
     tokio::time::sleep(SETTLE).await;
     let resident = Meter::of(host.pid().context("the host runs")?)?.resident_bytes;
     Ok(reading([(RESIDENT_MB, megabytes(resident)), (CONSUMERS, work.consumers as f64)]))

@@ -15,6 +15,9 @@ use crate::tools::HostBuild;
 /// The plug-in.
 const GUEST: &str = "order-counter";
 
+/// How many times the limit of an ordinary start a host with many consumers may take.
+const READY_LIMITS: usize = 6;
+
 /// How many attempts an instance serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isolation {
@@ -87,6 +90,21 @@ impl Pelton {
     /// The name of a consumer.
     pub(crate) fn consumer(number: u64) -> String {
         format!("bench{number}")
+    }
+
+    /// Starts a host that has many consumers to deploy: it may take several times as long as others until it is ready.
+    ///
+    /// # Errors
+    /// It ends, or is not ready in time.
+    pub(crate) async fn start_many(host: &mut Host) -> Result<()> {
+        let mut outcome = host.start().await;
+        for _ in 1..READY_LIMITS {
+            if outcome.is_ok() || host.exited()?.is_some() {
+                break;
+            }
+            outcome = host.ready().await;
+        }
+        outcome
     }
 
     /// Why the host can't do this; none if it can.
