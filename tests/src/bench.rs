@@ -4,6 +4,7 @@
 //! lost, doubled or reordered, so that a fast wrong answer is no result. Goals are looked up in the cases afterwards (`goals`), and a goal whose figure is not there
 //! is missed.
 
+mod attempt;
 mod compare;
 mod consumers;
 mod contestants;
@@ -12,8 +13,10 @@ mod goals;
 mod idle;
 mod keys;
 mod latency;
+mod markdown;
 mod meter;
 mod pelton;
+mod plot;
 mod poisoned;
 mod recovery;
 mod report;
@@ -23,9 +26,10 @@ mod stage;
 mod work;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 pub use contestants::perform;
 pub use figures::{Case, Figure};
@@ -34,6 +38,7 @@ pub use report::{Machine, Report};
 pub use scale::Scale;
 
 use crate::progress::say;
+use crate::tools;
 
 type Running = Pin<Box<dyn Future<Output = Result<Vec<Case>>>>>;
 
@@ -80,6 +85,11 @@ pub const BENCHES: &[Bench] = &[
         run: |scale| Box::pin(shapes::threads(scale)),
     },
     Bench {
+        name: attempt::BENCH,
+        about: "attempts in the sandbox alone, on one thread and on two",
+        run: |scale| Box::pin(attempt::run(scale)),
+    },
+    Bench {
         name: recovery::BENCH,
         about: "a start after a kill with everything in the commit log",
         run: |scale| Box::pin(recovery::run(scale)),
@@ -118,4 +128,36 @@ pub async fn run(names: &[String], scale: Scale, command: &str) -> Result<Report
     }
     report.goals = goals::judge(&report.cases, chosen.len() == BENCHES.len());
     Ok(report)
+}
+
+/// Leaves a report as JSON, with its pictures beside it, below the workspace's target directory. Gives that folder.
+///
+/// # Errors
+/// Of the file system.
+pub fn save(report: &Report) -> Result<PathBuf> {
+    let folder = tools::target().join("bench");
+    std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let files = [
+        ("bench.json", serde_json::to_string_pretty(report)?),
+        ("throughput.svg", plot::throughput(report)),
+        ("latency.svg", plot::latency(report)),
+    ];
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).with_context(|| format!("can't write {name}"))?;
+    }
+    Ok(folder)
+}
+
+/// Writes a report of everything to `BENCHMARKS.md`.
+///
+/// # Errors
+/// It is not of everything, or not large enough for its figures to mean something; or of the file system.
+pub fn write(report: &Report) -> Result<()> {
+    ensure!(report.full, "BENCHMARKS.md takes full runs only: at least 3 runs, and all of the messages");
+    let measured = report.benches();
+    let missing: Vec<&str> = BENCHES.iter().map(|bench| bench.name).filter(|name| !measured.contains(name)).collect();
+    ensure!(missing.is_empty(), "BENCHMARKS.md takes runs of all benches; not measured: {}", missing.join(", "));
+    let (path, text) = (tools::root().join("BENCHMARKS.md"), markdown::text(report)?);
+    ensure!(markdown::figures(&text)? == *report, "BENCHMARKS.md would not hold the figures that it was made from");
+    std::fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
 }

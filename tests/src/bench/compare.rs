@@ -82,6 +82,12 @@ async fn uniform(scale: Scale, work: &Work) -> Result<Vec<Case>> {
             Some(reason) => missing.push(Case::missing(BENCH, &name, &about, &reason)),
         }
     }
+    entries.push(Entry {
+        name: NATIVE.to_owned(),
+        about: "R1: Pelton with the handler compiled into the host instead of a component".to_owned(),
+        who: Who::Pelton(Pelton::native()),
+        messages: work.messages,
+    });
     entries.push(contestant(BY_HAND, "R2: one loop, a redb transaction a message", Contestant::ByHand, slow));
     let about = "R3: PostgreSQL inbox and outbox, a transaction a message";
     match &cluster {
@@ -151,6 +157,8 @@ pub(crate) async fn measured(
 
 /// The floor's case.
 pub(crate) const FLOOR: &str = "floor";
+/// The case with the handler in the host.
+pub(crate) const NATIVE: &str = "native";
 /// The case with redb.
 pub(crate) const BY_HAND: &str = "hand-written";
 /// The case with PostgreSQL.

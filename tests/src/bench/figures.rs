@@ -52,15 +52,21 @@ pub struct Figure {
     pub runs: Vec<f64>,
 }
 
+/// A figure as it is kept: with four places, so that it is the same number again when it is read from JSON.
+pub(crate) fn kept(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
 impl Figure {
     /// Sums up runs; none if there are none.
     pub(crate) fn of(runs: Vec<f64>) -> Option<Self> {
+        let runs: Vec<f64> = runs.into_iter().map(kept).collect();
         let mut sorted = runs.clone();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
         let upper = *sorted.get(sorted.len() / 2)?;
         let lower = *sorted.get((sorted.len() - 1) / 2)?;
-        Some(Self { median: f64::midpoint(lower, upper), min, max, runs })
+        Some(Self { median: kept(f64::midpoint(lower, upper)), min, max, runs })
     }
 }
 
@@ -118,6 +124,7 @@ mod tests {
         assert_eq!((odd.median, odd.min, odd.max), (3.0, 1.0, 5.0));
         assert_eq!(Figure::of(vec![4.0, 1.0]).unwrap().median, 2.5);
         assert_eq!(Figure::of(Vec::new()), None);
+        assert_eq!(Figure::of(vec![1.0 / 3.0]).unwrap().median, 0.3333);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compare::{self, BY_HAND, FLOOR, case_name};
-use super::figures::{CPU_US, Case, P50_US, P99_US, PEAK_MB, RATE, READY_MS, RESIDENT_MB, WRITTEN_BYTES};
+use super::compare::{self, BY_HAND, FLOOR, NATIVE, case_name};
+use super::figures::{CPU_US, Case, P50_US, P99_US, PEAK_MB, RATE, READY_MS, RESIDENT_MB, WRITTEN_BYTES, kept};
 use super::latency::{self, BASE_US};
 use super::pelton::Isolation;
-use super::{consumers, idle, keys, poisoned, recovery};
+use super::{attempt, consumers, idle, keys, poisoned, recovery};
 
 /// What a figure should be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,7 @@ pub struct Goal {
 
 impl Goal {
     fn new(name: impl Into<String>, wanted: Wanted, figure: Option<f64>) -> Self {
+        let figure = figure.map(kept);
         let met = figure.is_some_and(|figure| match wanted {
             Wanted::AtLeast(least) => figure >= least,
             Wanted::AtMost(most) => figure <= most,
@@ -74,6 +75,8 @@ fn of_throughput(figures: &Figures<'_>) -> Vec<Goal> {
     vec![
         Goal::new("throughput of the floor (R0), isolation reuse", Wanted::AtLeast(0.65), rate(reuse, FLOOR)),
         Goal::new("throughput of the floor (R0), isolation fresh", Wanted::AtLeast(0.50), rate(fresh, FLOOR)),
+        Goal::new("throughput of a native handler (R1), isolation reuse", Wanted::AtLeast(0.90), rate(reuse, NATIVE)),
+        Goal::new("throughput of a native handler (R1), isolation fresh", Wanted::AtLeast(0.65), rate(fresh, NATIVE)),
         Goal::new("throughput of hand-written code (R2), isolation fresh", Wanted::AtLeast(30.0), rate(fresh, BY_HAND)),
     ]
 }
@@ -91,6 +94,11 @@ fn of_shape(figures: &Figures<'_>) -> Vec<Goal> {
             Wanted::AtLeast(0.7),
             figures.of(poisoned::BENCH, poisoned::CASE, poisoned::RATIO),
         ),
+        Goal::new(
+            "peak memory beside a poisoned key, MB",
+            Wanted::AtMost(400.0),
+            figures.of(poisoned::BENCH, poisoned::CASE, PEAK_MB),
+        ),
     ]
 }
 
@@ -100,6 +108,16 @@ fn of_cost(figures: &Figures<'_>) -> Vec<Goal> {
     vec![
         Goal::new("CPU µs a message, host alone, isolation reuse", Wanted::AtMost(16.0), of(reuse, CPU_US)),
         Goal::new("CPU µs a message, host alone, isolation fresh", Wanted::AtMost(25.0), of(fresh, CPU_US)),
+        Goal::new(
+            "CPU µs of a fresh attempt with three host calls",
+            Wanted::AtMost(12.0),
+            figures.of(attempt::BENCH, attempt::CASE, attempt::CPU),
+        ),
+        Goal::new(
+            "attempts of two threads, of one",
+            Wanted::AtLeast(1.7),
+            figures.of(attempt::BENCH, attempt::CASE, attempt::TWO_THREADS),
+        ),
         Goal::new("peak memory on the work, MB", Wanted::AtMost(200.0), of(fresh, PEAK_MB)),
         Goal::new("bytes written to disk a message", Wanted::AtMost(1_500.0), of(fresh, WRITTEN_BYTES)),
     ]

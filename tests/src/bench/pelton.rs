@@ -13,7 +13,7 @@ use crate::manifest::Manifest;
 use crate::tools::HostBuild;
 
 /// The plug-in.
-const GUEST: &str = "order-counter";
+pub(crate) const GUEST: &str = "order-counter";
 
 /// How many times the limit of an ordinary start a host with many consumers may take.
 const READY_LIMITS: usize = 6;
@@ -25,26 +25,26 @@ pub(crate) enum Isolation {
     Fresh,
     /// Many.
     Reuse,
+    /// Many, and some attempts are made twice to see whether that changes anything.
+    Audited,
 }
 
 impl Isolation {
     /// All of them, in the order in which they are measured.
-    pub(crate) const ALL: [Self; 2] = [Self::Fresh, Self::Reuse];
+    pub(crate) const ALL: [Self; 3] = [Self::Fresh, Self::Reuse, Self::Audited];
 
     /// Its name in a case.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
             Self::Reuse => "reuse",
+            Self::Audited => "audited",
         }
     }
 
     /// The line of the manifest that chooses it.
-    fn line(self) -> &'static str {
-        match self {
-            Self::Fresh => "",
-            Self::Reuse => "isolation = \"reuse\"\n",
-        }
+    fn line(self) -> String {
+        format!("isolation = \"{}\"", self.name())
     }
 }
 
@@ -57,12 +57,20 @@ pub(crate) struct Pelton {
     pub(crate) host: String,
     /// How instances are used.
     pub(crate) isolation: Isolation,
+    /// Lines of the manifest's `[config]`.
+    config: String,
 }
 
 impl Pelton {
     /// The defaults, with this isolation.
     pub(crate) fn with(isolation: Isolation) -> Self {
-        Self { build: HostBuild::Normal, host: String::new(), isolation }
+        Self { build: HostBuild::Normal, host: String::new(), isolation, config: String::new() }
+    }
+
+    /// With the plug-in's handler compiled into the host, in place of the component.
+    pub(crate) fn native() -> Self {
+        let config = "native = true".to_owned();
+        Self { build: HostBuild::Native, config, ..Self::with(Isolation::Fresh) }
     }
 
     /// The same with more lines of `pelton.toml`.
@@ -81,8 +89,8 @@ impl Pelton {
         host.guest(GUEST)?;
         for consumer in 0..stage.work.consumers {
             let manifest = Manifest::new(&format!("{GUEST}.wasm"), &Work::stream(consumer), &Work::subjects(consumer));
-            let text = format!("{}{}", self.isolation.line(), manifest.emits("out.>").text());
-            host.write(&format!("consumers/{}.toml", Self::consumer(consumer)), text.as_bytes())?;
+            let manifest = manifest.top(&self.isolation.line()).emits("out.>").section("[config]", &self.config);
+            host.manifest(&Self::consumer(consumer), &manifest)?;
         }
         Ok(host)
     }
@@ -118,7 +126,7 @@ impl Pelton {
         }
         let said = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
         let line = said.lines().find(|line| line.contains("isolation")).unwrap_or(said.trim());
-        Ok(Some(format!("the host refuses {:?}: {}", self.isolation.line().trim(), without_path(line))))
+        Ok(Some(format!("the host refuses {:?}: {}", self.isolation.line(), without_path(line))))
     }
 
     /// Runs the host over all of the stage's work.

@@ -97,6 +97,9 @@ enum Task {
         /// Messages of the main work (200000), and as many more or fewer of all else
         #[arg(long, conflicts_with = "short")]
         messages: Option<u64>,
+        /// Make BENCHMARKS.md of a full run of all benches
+        #[arg(long, conflicts_with_all = ["names", "short"])]
+        write: bool,
         /// How often each case is measured; the figure is the median
         #[arg(long)]
         runs: Option<usize>,
@@ -152,20 +155,25 @@ async fn run(task: Task) -> Result<bool> {
             println!("{}\n{}", report.table(), serde_json::to_string(&report)?);
             Ok(report.is_good())
         }
-        Task::Bench { names, json, short, messages, runs } => {
+        Task::Bench { names, json, short, messages, write, runs } => {
             let scale = if short { Scale::short() } else { Scale::full() };
             let scale = messages.map_or(scale, |messages| scale.with_messages(messages));
             let scale = runs.map_or(scale, |runs| scale.with_runs(runs.max(1)));
-            measure(&names, json, scale).await
+            measure(&names, json, scale, write).await
         }
         Task::Contestant { task } => bench::perform(&task).await.map(|()| true),
     }
 }
 
 /// Measures; true if everything that was measured was also right, whatever the figures are.
-async fn measure(names: &[String], json: bool, scale: Scale) -> Result<bool> {
+async fn measure(names: &[String], json: bool, scale: Scale, write: bool) -> Result<bool> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let report = bench::run(names, scale, &format!("cargo xtask {}", arguments.join(" "))).await?;
+    let folder = bench::save(&report)?;
+    eprintln!("figures and pictures: {}", folder.display());
+    if write {
+        bench::write(&report)?;
+    }
     println!("{}", if json { serde_json::to_string(&report)? } else { report.table() });
     Ok(true)
 }
