@@ -17,6 +17,7 @@
 //! # Ok::<(), pelton::config::Report>(())
 //! ```
 
+mod component;
 mod directory;
 mod host;
 mod host_read;
@@ -29,8 +30,11 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use component::{ComponentSource, InvalidSource, ObjectSource, OciPick, OciSource};
 pub use directory::load_directory;
-pub use host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig};
+pub use host::{
+    Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, OciConfig, OciLogin, StoreConfig,
+};
 pub use manifest::{
     IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
 };
