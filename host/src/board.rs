@@ -14,6 +14,8 @@ pub struct Entry {
     pub deployment: Option<String>,
     /// Why the source of its component can't be asked at the moment.
     pub source: Option<String>,
+    /// What an audit found if the consumer's instances can't be reused.
+    pub isolation: Option<String>,
     /// Why its stream can't be read at the moment.
     pub subscription: Option<String>,
     /// Why streams that it declares could not be created, by their names.
