@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use pelton_tests::host::HostOptions;
 use pelton_tests::manifest::Manifest;
-use pelton_tests::registry::{PASSWORD, Registry, USER, digest, manifest as image_manifest};
+use pelton_tests::registry::{PASSWORD, Registry, USER, authority, digest, manifest as image_manifest};
 use pelton_tests::tools;
 use serde_json::Value;
 
@@ -205,6 +205,27 @@ async fn a_registry_that_asks_for_a_login_gets_the_one_of_the_configuration() ->
     stage.host.write("password", format!("{PASSWORD}\n").as_bytes())?;
     serves(&stage, &one).await?;
     assert!(!stage.host.log().contains(PASSWORD), "secrets are never shown");
+    handles(&mut stage, 1).await
+}
+
+#[tokio::test]
+async fn a_registry_with_tls_is_trusted_if_its_authority_is() -> Result<()> {
+    let mut registry = Registry::start().await?;
+    let one = component("one")?;
+    registry.push("ledger", "1", &one)?;
+    registry.kill()?;
+    registry.start_again_with_tls().await?;
+    let source = format!("oci://{}/ledger:1", registry.address());
+    let mut stranger = stage("[oci]\ninsecure = []\n").await?;
+    stranger.host.manifest("ledger", &manifest(&source))?;
+    stranger.host.start().await?;
+    in_trouble(&stranger, "certificate", None).await?;
+
+    let trusted = format!("[oci]\ninsecure = []\nca_file = \"{}\"\n", authority().display());
+    let mut stage = stage(&trusted).await?;
+    stage.host.manifest("ledger", &manifest(&source))?;
+    stage.host.start().await?;
+    serves(&stage, &one).await?;
     handles(&mut stage, 1).await
 }
 

@@ -99,6 +99,19 @@ impl Registry {
         waiting.await.with_context(|| format!("the registry's log:\n{}", tail(&self.log(), 40)))
     }
 
+    /// Starts it again over the images that it has, with TLS: as 127.0.0.1, vouched for by [`authority`] alone.
+    ///
+    /// # Errors
+    /// There is no registry server, or it does not come up.
+    pub async fn start_again_with_tls(&mut self) -> Result<()> {
+        let file = |name: &str| fixture(name).display().to_string();
+        let lines = format!("  tls:\n    certificate: {}\n    key: {}\n", file("registry.pem"), file("registry.key"));
+        let path = self.directory.path().join("config.yml");
+        let config = fs::read_to_string(&path)?.replace("\nhttp:\n", &format!("\nhttp:\n{lines}"));
+        fs::write(&path, config)?;
+        self.start_again().await
+    }
+
     /// Kills it; its images stay.
     ///
     /// # Errors
@@ -147,6 +160,16 @@ impl Registry {
         ensure!(stored.status() == 201, "PUT {url}: {}", stored.status());
         Ok(())
     }
+}
+
+/// The certificate of the authority that vouches for a registry with TLS. Made for the tests; its key was thrown away.
+#[must_use]
+pub fn authority() -> PathBuf {
+    fixture("ca.pem")
+}
+
+fn fixture(name: &str) -> PathBuf {
+    tools::root().join("tests/fixtures/registry-tls").join(name)
 }
 
 /// What `wkg` puts beside a component.

@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use async_nats::jetstream::{self, Context};
 use pelton_core::ids::ConsumerId;
+use rustix::process::{WaitId, WaitIdOptions};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -97,7 +98,13 @@ impl TestServer {
 
     pub(super) fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        if signal == rustix::process::Signal::STOP {
+            // Its threads stop one after the other, and those that still run would answer.
+            let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+            rustix::process::waitid(WaitId::Pid(pid), stopped).unwrap();
+        }
     }
 
     pub(super) fn settings(&self) -> ConnectSettings {
