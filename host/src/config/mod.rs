@@ -19,6 +19,7 @@
 
 mod component;
 mod directory;
+mod effective;
 mod host;
 mod host_read;
 mod manifest;
@@ -32,8 +33,10 @@ mod tests;
 
 pub use component::{ComponentSource, InvalidSource, ObjectSource, OciPick, OciSource};
 pub use directory::load_directory;
+pub use effective::{Setting, Source};
 pub use host::{
-    Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, OciConfig, OciLogin, StoreConfig,
+    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, OciConfig, OciLogin,
+    StoreConfig, TOKEN_VARIABLE,
 };
 pub use manifest::{
     IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,

@@ -8,6 +8,7 @@ mod ack_reply;
 mod backoff;
 mod base64;
 pub mod connect;
+pub mod inspect;
 mod objects;
 pub mod publisher;
 pub mod server;
@@ -19,6 +20,7 @@ pub mod subscription;
 mod tests;
 
 pub use connect::{ConnectFailure, ConnectSettings, Connection, ConnectionStatus, Credentials};
+pub use inspect::{Inspector, Moment, ServerFacts, StreamView};
 pub use objects::{ObjectError, ObjectFacts, ObjectWatch, Objects, OpenObject};
 pub use publisher::{PublishError, PublishReport, PublishResult, PublishSink, Publisher, PublisherHandle};
 pub use server::{EmbeddedServer, EmbeddedSettings, ServerError};

@@ -22,7 +22,6 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use async_nats::jetstream::{self, Context};
 use pelton_core::ids::ConsumerId;
-use rustix::process::{WaitId, WaitIdOptions};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -98,12 +97,10 @@ impl TestServer {
 
     pub(super) fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().unwrap();
-        let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, signal).unwrap();
-        if signal == rustix::process::Signal::STOP {
-            // Its threads stop one after the other, and those that still run would answer.
-            let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
-            rustix::process::waitid(WaitId::Pid(pid), stopped).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+        // On a busy machine its threads go on for a moment.
+        while signal == rustix::process::Signal::STOP && !is_stopped(child.id()) {
+            std::thread::yield_now();
         }
     }
 
@@ -226,4 +223,13 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whether every thread of the process is stopped.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.filter_map(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
