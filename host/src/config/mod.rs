@@ -35,8 +35,8 @@ pub use component::{ComponentSource, InvalidSource, ObjectSource, OciPick, OciSo
 pub use directory::load_directory;
 pub use effective::{Setting, Source};
 pub use host::{
-    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, OciConfig, OciLogin,
-    StoreConfig, TOKEN_VARIABLE,
+    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, OciConfig,
+    OciLogin, StoreConfig, TOKEN_VARIABLE,
 };
 pub use manifest::{
     IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
