@@ -23,6 +23,7 @@ mod native;
 pub mod nats;
 pub mod relay;
 pub mod room;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod wasm;
