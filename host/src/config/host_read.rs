@@ -1,5 +1,7 @@
 //! From the TOML of `pelton.toml` to a [`HostConfig`].
 
+mod oci;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,6 +33,7 @@ pub(super) fn read(context: &Context<'_>, admin_token_given: bool) -> Option<Hos
         limits: limits(root.section("limits")),
         log: log(context, root.section("log")),
         telemetry: traces(context, root.section("telemetry")),
+        oci: oci::oci(context, root.section("oci")),
     };
     root.finish();
     Some(config)
