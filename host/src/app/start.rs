@@ -184,9 +184,7 @@ impl Host {
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));
-        let recent = Arc::new(Recent::default());
-        let sampling = Arc::clone(&recent).watch(notes.clone(), Arc::clone(&meters), clock);
-        tokio::spawn(cancel.clone().run_until_cancelled_owned(sampling));
+        let recent = start_sampling(&notes, &meters, clock, cancel);
         let admin = Admin {
             notes: notes.clone(),
             board: Arc::clone(&board),
@@ -236,6 +234,14 @@ impl Host {
         let deploying = tokio::spawn(deploying.run());
         Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, exporting, cancel: cancel.clone() })
     }
+}
+
+/// Figures of the last minute, until the host ends.
+fn start_sampling(notes: &Sender<Note>, meters: &Arc<Meters>, clock: Clock, cancel: &CancellationToken) -> Arc<Recent> {
+    let recent = Arc::new(Recent::default());
+    let sampling = Arc::clone(&recent).watch(notes.clone(), Arc::clone(meters), clock);
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(sampling));
+    recent
 }
 
 /// Traces, if a collector is named.
