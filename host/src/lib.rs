@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod author;
 pub mod board;
 pub mod cli;
 pub mod clock;

@@ -2,9 +2,11 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking, also in the functions that it calls")]
 
+mod authors;
 mod bad_input;
 mod broker;
 mod cli;
+mod conformance;
 mod examples;
 mod failures;
 mod harness;

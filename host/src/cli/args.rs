@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::author::{Build, Invoke, New, Test};
 use super::messages::{DeadLetters, Parked};
 
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
@@ -33,6 +34,14 @@ pub(super) enum Command {
         /// The ordering key.
         key: String,
     },
+    /// Make a directory with a plug-in that builds, its manifest and its cases.
+    New(New),
+    /// Build the plug-in of a directory, and say whether the host would take it.
+    Build(Build),
+    /// Hand one message to a component, without a broker, and print what it does as JSON.
+    Invoke(Invoke),
+    /// Run the cases of a plug-in: DIR/tests/*.toml and *.json.
+    Test(Test),
     /// Messages that are parked: list, show, release, edit, drop or export them.
     Parked(Parked),
     /// Messages that were given up: list, show, replay, drop or export them.

@@ -8,9 +8,10 @@ use clap::Parser;
 use serde::Serialize;
 
 use super::args::{Ask, Cli, Command, ConsumersAction};
-use super::{dead_letters, parked, tables};
+use super::{author, dead_letters, parked, tables};
 use crate::admin::Client;
 use crate::app::{self, End};
+use crate::author::BadInput;
 use crate::config::{HostConfig, Report, load_directory};
 use crate::telemetry;
 use crate::wasm::EXECUTOR_STACK_BYTES;
@@ -37,6 +38,10 @@ pub fn main() -> ExitCode {
             Some(ConsumersAction::Resume { ask, name }) => resume(&ask, &name),
         },
         Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
+        Command::New(command) => author::new(&command),
+        Command::Build(command) => author::build(&command),
+        Command::Invoke(command) => author::invoke(command),
+        Command::Test(command) => author::test(&command),
         Command::Parked(command) => parked::run(command),
         Command::DeadLetters(command) => dead_letters::run(command),
     };
@@ -50,7 +55,7 @@ pub fn main() -> ExitCode {
             }
             Err(error) => {
                 eprintln!("error: {error:#}");
-                if error.is::<Usage>() { ExitCode::from(INVALID) } else { ExitCode::FAILURE }
+                if error.is::<Usage>() || error.is::<BadInput>() { ExitCode::from(INVALID) } else { ExitCode::FAILURE }
             }
         },
     }

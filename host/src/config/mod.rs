@@ -34,5 +34,6 @@ pub use host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsS
 pub use manifest::{
     IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
 };
+pub(crate) use reader::{article, suggestion};
 pub use report::{Code, Place, Problem, Report};
 pub use values::{InvalidPointer, JsonPointer};

@@ -53,6 +53,8 @@ pub(super) struct Call {
     pub(super) attempt: u32,
     pub(super) seed: u64,
     pub(super) limits: RunLimits,
+    /// Whether its lines are kept, besides going to the log.
+    pub(super) keep_lines: bool,
 }
 
 /// The data of an attempt's store.
@@ -70,11 +72,11 @@ pub(super) struct Attempt {
 
 impl Attempt {
     pub(super) fn new(call: Call) -> Self {
-        let Call { identity, version, transaction, attempt, seed, limits } = call;
+        let Call { identity, version, transaction, attempt, seed, limits, keep_lines } = call;
         Self {
             wasi: Wasi::new(seed),
             growth: Growth::new(limits.memory_bytes),
-            lines: Lines::default(),
+            lines: Lines::new(keep_lines),
             started: Instant::now(),
             identity,
             version,

@@ -26,6 +26,11 @@ impl Growth {
         Self { memory_bytes_max, memory_bytes: 0, refused: None }
     }
 
+    /// Linear memory that the instance has, in bytes: it never shrinks.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// The last growth that was refused.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.refused

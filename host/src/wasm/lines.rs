@@ -22,9 +22,24 @@ pub(super) enum Stream {
     Stderr,
 }
 
+/// A line that an attempt wrote, as it went to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its level, in capital letters.
+    pub level: &'static str,
+    /// Where it came from: `log`, `stdout`, `stderr`, or `host` for what the host adds.
+    pub source: &'static str,
+    /// The text, with control characters escaped.
+    pub text: String,
+    /// The fields, `name=value` with spaces between; empty if there are none.
+    pub fields: String,
+}
+
 /// What an attempt has written so far.
 #[derive(Default)]
 pub(super) struct Lines {
+    /// What is kept for whoever asked for it; none: nobody did.
+    kept: Option<Vec<Line>>,
     log_lines: usize,
     log_bytes: usize,
     log_dropped: usize,
@@ -35,6 +50,15 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    pub(super) fn new(keep: bool) -> Self {
+        Self { kept: keep.then(Vec::new), ..Self::default() }
+    }
+
+    /// The lines that were kept.
+    pub(super) fn take(&mut self) -> Vec<Line> {
+        self.kept.take().unwrap_or_default()
+    }
+
     fn pending(&mut self, stream: Stream) -> &mut Vec<u8> {
         match stream {
             Stream::Stdout => &mut self.stdout,
@@ -123,7 +147,7 @@ impl Attempt {
         self.write_line(level, source, &String::from_utf8_lossy(&line), "");
     }
 
-    fn write_line(&self, level: Level, source: &str, text: &str, fields: &str) {
+    fn write_line(&mut self, level: Level, source: &'static str, text: &str, fields: &str) {
         let message = self.transaction.message();
         let (text, fields) = (printable(text), printable(fields));
         at_level!(
@@ -136,6 +160,15 @@ impl Attempt {
             fields = (!fields.is_empty()).then_some(fields.as_ref()),
             "{text}"
         );
+        let line = || Line {
+            level: level.as_str(),
+            source,
+            text: text.clone().into_owned(),
+            fields: fields.clone().into_owned(),
+        };
+        if let Some(kept) = &mut self.lines.kept {
+            kept.push(line());
+        }
     }
 }
 

@@ -14,8 +14,20 @@ use super::ended;
 use super::engine::{self, SandboxError, Settings};
 use super::gate::Gate;
 use super::generated::{Consumer, exports::pelton::consumer::handler, pelton::consumer::types};
+use super::lines::Line;
 use super::load::Plugin;
 use super::wasi;
+
+/// What there is to tell of an attempt besides its outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What it wrote, within the budget of an attempt.
+    pub lines: Vec<Line>,
+    /// Linear memory of the instance at its end, in bytes.
+    pub memory_bytes: usize,
+    /// From before the instance was made until the handler's end, in microseconds.
+    pub time_us: u64,
+}
 
 /// Where plug-ins run. Shared by all threads of the host.
 pub struct Sandbox {
@@ -57,19 +69,47 @@ impl Sandbox {
         attempt: u32,
         seed: u64,
     ) -> Result<Result<WriteSet, Failure>, ReadError> {
-        let message = Arc::clone(transaction.message());
         let identity = Arc::clone(identity);
-        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
+        let version = plugin.version;
+        let call = Call { identity, version, transaction, attempt, seed, limits: *limits, keep_lines: false };
+        Ok(self.call(plugin, call)?.0)
+    }
+
+    /// The same, for whoever wants to look at the attempt: keeps its lines and measures it.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn run_told(
+        &self,
+        plugin: &Plugin,
+        limits: &RunLimits,
+        identity: &Arc<Identity>,
+        transaction: Transaction,
+        attempt: u32,
+        seed: u64,
+    ) -> Result<(Result<WriteSet, Failure>, Told), ReadError> {
+        let identity = Arc::clone(identity);
+        let version = plugin.version;
+        let call = Call { identity, version, transaction, attempt, seed, limits: *limits, keep_lines: true };
+        self.call(plugin, call)
+    }
+
+    fn call(&self, plugin: &Plugin, call: Call) -> Result<(Result<WriteSet, Failure>, Told), ReadError> {
+        let message = Arc::clone(call.transaction.message());
+        let attempt = call.attempt;
         let _permit = self.gate.enter();
         let mut store = self.store(call);
         let called = handle(plugin, &mut store, &message, attempt);
         let data = store.data_mut();
+        let time_us = u64::try_from(data.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         data.finish_lines();
-        match called {
-            Ok(Ok(())) => Ok(Ok(store.into_data().transaction.into_writes())),
-            Ok(Err(failure)) => Ok(Err(from_guest(failure))),
-            Err(error) => ended::failure(&error, data).map(Err),
-        }
+        let told = Told { lines: data.lines.take(), memory_bytes: data.growth.memory_bytes(), time_us };
+        let outcome = match called {
+            Ok(Ok(())) => Ok(store.into_data().transaction.into_writes()),
+            Ok(Err(failure)) => Err(from_guest(failure)),
+            Err(error) => Err(ended::failure(&error, data)?),
+        };
+        Ok((outcome, told))
     }
 
     /// A store for one attempt, with its limits set and its deadline running.
