@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
+use pelton_core::message::Message;
 use pelton_core::transaction::{ReadError, StateView, Transaction};
 use pelton_core::{Fetch, Input, Job, JobResult, Run, Turn, VersionRule};
 
@@ -15,6 +16,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::deployed::{Deployed, Serving};
 use crate::driver::Note;
 use crate::guard::PanicGuard;
+use crate::observe::{Observed, Observer, What};
 use crate::store::Reader;
 use crate::wasm::{EXECUTOR_STACK_BYTES, Sandbox};
 
@@ -41,6 +43,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Seeds the randomness that attempts are given.
     pub seed: u64,
+    /// Whom every attempt is told; none: nobody watches.
+    pub observer: Option<Observer>,
 }
 
 /// Starts `count` executor threads. They end when the sending side of `work` is dropped.
@@ -113,6 +117,7 @@ fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, 
     if let Some(mark) = message.mark.filter(|_| dedup)
         && shared.reader.seen(consumer, mark)?
     {
+        observe(shared, deployed, &message, attempt, || What::Duplicate);
         return Ok(JobResult::Duplicate);
     }
     let serving = deployed.serving();
@@ -122,18 +127,40 @@ fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, 
     if let Some(rule) = versions
         && let Some(passed_over) = check_version(rule, &mut transaction)?
     {
+        observe(shared, deployed, &message, attempt, || match &passed_over {
+            JobResult::Gap { expected } => What::Gap(*expected),
+            _ => What::Stale,
+        });
         return Ok(passed_over);
     }
-    let state_key = transaction.scope().key.clone();
+    let scope = transaction.scope().clone();
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
     let Serving { plugin, limits, identity, .. } = &**serving;
     let version = plugin.version();
-    match shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed)? {
+    let outcome = if let Some(observer) = &shared.observer {
+        let (outcome, told) = shared.sandbox.run_told(plugin, limits, identity, transaction, attempt, seed)?;
+        let before = Observer::before(&*shared.reader, &scope, &outcome, now_ms)?;
+        let seen = outcome.clone();
+        let what = || What::Attempted { version, outcome: seen, before, told };
+        observe(shared, deployed, &message, attempt, what);
+        outcome
+    } else {
+        shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed)?
+    };
+    match outcome {
         Ok(writes) => {
-            shared.reader.apply(consumer, state_key.as_ref(), message.mark, &writes);
+            shared.reader.apply(consumer, scope.key.as_ref(), message.mark, &writes);
             Ok(JobResult::Applied { version, writes })
         }
         Err(failure) => Ok(JobResult::Failed { version, failure }),
+    }
+}
+
+/// Tells whoever watches what became of a message.
+fn observe(shared: &Shared, deployed: &Deployed, message: &Arc<Message>, attempt: u32, what: impl FnOnce() -> What) {
+    if let Some(observer) = &shared.observer {
+        let consumer = deployed.name.clone();
+        observer.tell(Observed { consumer, message: Arc::clone(message), attempt, what: what() });
     }
 }
 

@@ -19,6 +19,7 @@ pub mod guard;
 pub mod ingest;
 pub mod intake;
 pub mod nats;
+pub mod observe;
 pub mod relay;
 pub mod room;
 pub mod store;

@@ -9,4 +9,4 @@ mod run;
 mod signals;
 mod start;
 
-pub use run::{End, run};
+pub use run::{End, run, run_observed};

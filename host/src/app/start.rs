@@ -24,6 +24,7 @@ use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
 use crate::faults;
 use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Publisher};
+use crate::observe::Observer;
 use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::store::{self, Opened};
@@ -52,6 +53,7 @@ impl Threads {
         clock: Clock,
         links: &Links,
         channel: (Sender<Note>, Receiver<Note>),
+        observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
         let (notes, for_driver) = channel;
@@ -66,7 +68,7 @@ impl Threads {
         })?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
-        let shared = Arc::new(Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed });
+        let shared = Arc::new(Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed, observer });
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
         let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
@@ -143,12 +145,13 @@ impl Host {
         opened: Opened,
         server: Option<&EmbeddedServer>,
         cancel: &CancellationToken,
+        observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
-        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver))?;
+        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver), observer)?;
         let board = Arc::new(Board::default());
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);

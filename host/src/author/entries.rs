@@ -123,7 +123,7 @@ pub(super) fn read(json: &str) -> Result<StateValue, String> {
 }
 
 /// The same JSON without white space between its parts.
-fn compact(json: &str) -> String {
+pub(super) fn compact(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     let (mut inside, mut escaped) = (false, false);
     for c in json.chars() {

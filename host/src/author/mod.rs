@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod cases;
+mod dev;
 mod diff;
 mod effects;
 mod entries;
@@ -14,11 +15,14 @@ mod fields;
 mod invoke;
 mod memory;
 mod message;
+mod print;
 mod project;
 mod template;
 mod testing;
+mod watch;
 
 pub use build::build;
+pub use dev::dev;
 pub use effects::Effects;
 pub use expect::Difference;
 pub use invoke::{Given, invoke};

@@ -249,7 +249,7 @@ events = [{ subject = "regulars.alice", json = 3 }]
 
 const README: &str = r#"# NAME
 
-    pelton run       # the host, with a NATS server of its own
+    pelton dev       # a NATS server and the host; builds and swaps the plug-in whenever its source changes, and prints what every message does
     pelton test      # the cases in tests/, with the component itself
     cargo test       # the handler natively, over an in-memory host
     pelton build     # the component, and whether the host would take it

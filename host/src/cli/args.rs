@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::author::{Build, Invoke, New, Test};
+use super::author::{Build, Dev, Invoke, New, Test};
 use super::messages::{DeadLetters, Parked};
 
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
@@ -38,6 +38,8 @@ pub(super) enum Command {
     New(New),
     /// Build the plug-in of a directory, and say whether the host would take it.
     Build(Build),
+    /// Run the host on a plug-in under development: build and swap it when its source changes, and print what every message does.
+    Dev(Dev),
     /// Hand one message to a component, without a broker, and print what it does as JSON.
     Invoke(Invoke),
     /// Run the cases of a plug-in: DIR/tests/*.toml and *.json.

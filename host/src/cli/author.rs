@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::app::End;
 use crate::author::{self, BadInput, Described, Given, NewOptions, TestOptions};
 
 /// `pelton new`
@@ -25,6 +26,14 @@ pub(super) struct New {
 /// `pelton build`
 #[derive(Args, Debug)]
 pub(super) struct Build {
+    /// The plug-in's directory.
+    #[arg(value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+}
+
+/// `pelton dev`
+#[derive(Args, Debug)]
+pub(super) struct Dev {
     /// The plug-in's directory.
     #[arg(value_name = "DIR", default_value = ".")]
     directory: PathBuf,
@@ -120,13 +129,20 @@ pub(super) fn new(given: &New) -> anyhow::Result<ExitCode> {
     let created = author::create(&NewOptions { directory: directory.clone(), language, sdk })?;
     let mut out = io::stdout().lock();
     writeln!(out, "made {} with pelton-sdk {}", directory.display(), created.sdk)?;
-    writeln!(out, "next: cd {} && pelton build && pelton test", directory.display())?;
+    writeln!(out, "next: cd {} && pelton dev", directory.display())?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn build(given: &Build) -> anyhow::Result<ExitCode> {
     author::build(&given.directory, &mut io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn dev(given: &Dev) -> anyhow::Result<ExitCode> {
+    Ok(match author::dev(&given.directory)? {
+        End::Drained | End::CutOff => ExitCode::SUCCESS,
+        End::AtOnce => ExitCode::FAILURE,
+    })
 }
 
 pub(super) fn invoke(given: Invoke) -> anyhow::Result<ExitCode> {

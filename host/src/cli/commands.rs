@@ -40,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
         Command::New(command) => author::new(&command),
         Command::Build(command) => author::build(&command),
+        Command::Dev(command) => author::dev(&command),
         Command::Invoke(command) => author::invoke(command),
         Command::Test(command) => author::test(&command),
         Command::Parked(command) => parked::run(command),
