@@ -10,6 +10,7 @@ mod conformance;
 mod examples;
 mod failures;
 mod harness;
+mod isolation;
 mod lifecycle;
 mod main_path;
 mod operate;

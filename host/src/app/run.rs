@@ -10,8 +10,8 @@ use super::signals::{Signals, interruptible};
 use super::start::mark_ttl_ms;
 use crate::clock::Clock;
 use crate::config::{HostConfig, NatsServer};
-use crate::observe::Observer;
 use crate::nats::{EmbeddedServer, EmbeddedSettings};
+use crate::observe::Observer;
 use crate::store::{self, Opened};
 
 /// Time that the embedded server has to stop by itself.

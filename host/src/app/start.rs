@@ -28,7 +28,7 @@ use crate::observe::Observer;
 use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::store::{self, Opened};
-use crate::wasm::{self, Sandbox};
+use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
 const RUNS_PER_EXECUTOR: usize = 4;
@@ -52,6 +52,7 @@ impl Threads {
         opened: Opened,
         clock: Clock,
         links: &Links,
+        board: &Arc<Board>,
         channel: (Sender<Note>, Receiver<Note>),
         observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
@@ -63,12 +64,15 @@ impl Threads {
         };
         let sandbox = Arc::new(Sandbox::new(&wasm::Settings {
             instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
+            kept_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(KEPT_PER_THREAD),
             memory_bytes_max: MEMORY_BYTES_MAX,
             component_bytes_max: config.limits.component_bytes_max,
         })?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
-        let shared = Arc::new(Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed, observer });
+        let shared =
+            Shared { sandbox, reader: Arc::clone(&reader), board: Arc::clone(board), clock, draining, seed, observer };
+        let shared = Arc::new(shared);
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
         let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
@@ -151,8 +155,8 @@ impl Host {
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
-        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver), observer)?;
         let board = Arc::new(Board::default());
+        let threads = Threads::start(config, opened, clock, &links, &board, (notes.clone(), for_driver), observer)?;
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));

@@ -8,6 +8,7 @@ use pelton_core::effects::WriteSet;
 use pelton_core::grants::Grants;
 use pelton_core::ids::ConsumerId;
 use pelton_core::message::{Failure, Message};
+use pelton_core::policy::Isolation;
 use pelton_core::transaction::{EffectLimits, StateView, Transaction};
 
 use super::memory::Memory;
@@ -59,6 +60,7 @@ impl Terms {
                     shared_state: message.key.is_none(),
                     limits: wasm::RunLimits::new(run.timeout_ms, run.memory_bytes, &effects),
                     identity: Arc::clone(identity),
+                    isolation: Isolation::default(),
                 };
                 serving(&identity.consumer, rules)
             }
@@ -88,7 +90,8 @@ impl Bench {
     /// # Errors
     /// If the sandbox can't be set up.
     pub(super) fn new(component_bytes_max: usize) -> anyhow::Result<Self> {
-        let settings = Settings { instances_max: 1, memory_bytes_max: MEMORY_BYTES_MAX, component_bytes_max };
+        let settings =
+            Settings { instances_max: 1, kept_max: 0, memory_bytes_max: MEMORY_BYTES_MAX, component_bytes_max };
         Ok(Self { sandbox: Sandbox::new(&settings)? })
     }
 
@@ -112,7 +115,7 @@ impl Bench {
         memory: &Memory,
         conditions: &Conditions,
     ) -> anyhow::Result<Attempted> {
-        let Serving { plugin, terms, limits, identity } = terms.serving(plugin.clone(), &message);
+        let Serving { plugin, terms, limits, identity, .. } = terms.serving(plugin.clone(), &message);
         let view = Arc::new(memory.clone()) as Arc<dyn StateView>;
         let transaction = Transaction::new(view, terms, CONSUMER, Arc::new(message), conditions.now_ms);
         let Conditions { attempt, seed, .. } = *conditions;

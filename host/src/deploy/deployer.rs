@@ -226,6 +226,7 @@ impl Deployer {
         self.deps.board.note(name, |entry| {
             entry.version = Some(version);
             entry.deployment = None;
+            entry.isolation = None;
         });
         Ok(())
     }

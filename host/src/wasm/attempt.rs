@@ -53,8 +53,6 @@ pub(super) struct Call {
     pub(super) attempt: u32,
     pub(super) seed: u64,
     pub(super) limits: RunLimits,
-    /// Whether its lines are kept, besides going to the log.
-    pub(super) keep_lines: bool,
 }
 
 /// The data of an attempt's store.
@@ -72,11 +70,11 @@ pub(super) struct Attempt {
 
 impl Attempt {
     pub(super) fn new(call: Call) -> Self {
-        let Call { identity, version, transaction, attempt, seed, limits, keep_lines } = call;
+        let Call { identity, version, transaction, attempt, seed, limits } = call;
         Self {
             wasi: Wasi::new(seed),
             growth: Growth::new(limits.memory_bytes),
-            lines: Lines::new(keep_lines),
+            lines: Lines::default(),
             started: Instant::now(),
             identity,
             version,
@@ -84,6 +82,13 @@ impl Attempt {
             attempt,
             limits,
         }
+    }
+
+    /// Begins the next attempt in the same instance: only what belongs to the instance stays.
+    pub(super) fn renew(&mut self, call: Call) {
+        let growth = self.growth.go_on();
+        let wasi = self.wasi.go_on(call.seed);
+        *self = Self { growth, wasi, ..Self::new(call) };
     }
 
     /// What is left of the attempt's time.

@@ -31,6 +31,11 @@ impl Growth {
         self.memory_bytes
     }
 
+    /// That of the instance's next attempt, under the same limits: what it has it keeps, and what was refused before explains nothing.
+    pub(super) fn go_on(&self) -> Self {
+        Self { refused: None, ..*self }
+    }
+
     /// The last growth that was refused.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.refused

@@ -40,6 +40,8 @@ pub struct Line {
 pub(super) struct Lines {
     /// What is kept for whoever asked for it; none: nobody did.
     kept: Option<Vec<Line>>,
+    /// Nothing reaches the log: the attempt is made a second time, and its lines are there already.
+    pub(super) muted: bool,
     log_lines: usize,
     log_bytes: usize,
     log_dropped: usize,
@@ -50,8 +52,9 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(keep: bool) -> Self {
-        Self { kept: keep.then(Vec::new), ..Self::default() }
+    /// Keeps what comes, besides sending it to the log.
+    pub(super) fn keep(&mut self) {
+        self.kept = Some(Vec::new());
     }
 
     /// The lines that were kept.
@@ -148,6 +151,9 @@ impl Attempt {
     }
 
     fn write_line(&mut self, level: Level, source: &'static str, text: &str, fields: &str) {
+        if self.lines.muted {
+            return;
+        }
         let message = self.transaction.message();
         let (text, fields) = (printable(text), printable(fields));
         at_level!(

@@ -111,7 +111,6 @@ impl Sandbox {
             attempt: 1,
             seed: 0,
             limits,
-            keep_lines: false,
         };
         let _permit = self.gate.enter();
         let mut store = self.store(call);

@@ -70,9 +70,8 @@ impl Sandbox {
         seed: u64,
     ) -> Result<Result<WriteSet, Failure>, ReadError> {
         let identity = Arc::clone(identity);
-        let version = plugin.version;
-        let call = Call { identity, version, transaction, attempt, seed, limits: *limits, keep_lines: false };
-        Ok(self.call(plugin, call)?.0)
+        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
+        self.run_fresh(plugin, call, false)
     }
 
     /// The same, for whoever wants to look at the attempt: keeps its lines and measures it.
@@ -88,28 +87,35 @@ impl Sandbox {
         attempt: u32,
         seed: u64,
     ) -> Result<(Result<WriteSet, Failure>, Told), ReadError> {
+        let message = Arc::clone(transaction.message());
         let identity = Arc::clone(identity);
-        let version = plugin.version;
-        let call = Call { identity, version, transaction, attempt, seed, limits: *limits, keep_lines: true };
-        self.call(plugin, call)
-    }
-
-    fn call(&self, plugin: &Plugin, call: Call) -> Result<(Result<WriteSet, Failure>, Told), ReadError> {
-        let message = Arc::clone(call.transaction.message());
-        let attempt = call.attempt;
+        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
         let _permit = self.gate.enter();
         let mut store = self.store(call);
-        let called = handle(plugin, &mut store, &message, attempt);
+        store.data_mut().lines.keep();
+        let instance = plugin.pre.instantiate(&mut store);
+        let called = instance.and_then(|instance| handle(&instance, &mut store, &message));
+        let time_us = u64::try_from(store.data().started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let outcome = finish(called, &mut store)?;
         let data = store.data_mut();
-        let time_us = u64::try_from(data.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        data.finish_lines();
-        let told = Told { lines: data.lines.take(), memory_bytes: data.growth.memory_bytes(), time_us };
-        let outcome = match called {
-            Ok(Ok(())) => Ok(store.into_data().transaction.into_writes()),
-            Ok(Err(failure)) => Err(from_guest(failure)),
-            Err(error) => Err(ended::failure(&error, data)?),
-        };
-        Ok((outcome, told))
+        Ok((outcome, Told { lines: data.lines.take(), memory_bytes: data.growth.memory_bytes(), time_us }))
+    }
+
+    /// The same; `muted`: what it logs is in the log already.
+    pub(super) fn run_fresh(
+        &self,
+        plugin: &Plugin,
+        call: Call,
+        muted: bool,
+    ) -> Result<Result<WriteSet, Failure>, ReadError> {
+        let message = Arc::clone(call.transaction.message());
+        let _permit = self.gate.enter();
+        let mut store = self.store(call);
+        store.data_mut().lines.muted = muted;
+        // The deadline covers both.
+        let instance = plugin.pre.instantiate(&mut store);
+        let called = instance.and_then(|instance| handle(&instance, &mut store, &message));
+        finish(called, &mut store)
     }
 
     /// A store for one attempt, with its limits set and its deadline running.
@@ -131,16 +137,14 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Attempt>> {
     Ok(linker)
 }
 
-/// Instantiates and calls. The deadline covers both.
-fn handle(
-    plugin: &Plugin,
+/// Calls the handler of an instance.
+pub(super) fn handle(
+    instance: &Consumer,
     store: &mut Store<Attempt>,
     message: &Message,
-    attempt: u32,
 ) -> wasmtime::Result<Result<(), types::Failure>> {
     let headers: Vec<(&str, &str)> =
         message.headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
-    let instance = plugin.pre.instantiate(&mut *store)?;
     let message = handler::Message {
         id: &message.id,
         subject: &message.subject,
@@ -149,9 +153,23 @@ fn handle(
         payload: &message.payload,
         sequence: message.sequence,
         published_at_ms: message.published_at_ms,
-        attempt,
+        attempt: store.data().attempt,
     };
     instance.pelton_consumer_handler().call_handle(store, message)
+}
+
+/// Ends an attempt: its output, and what came of it.
+pub(super) fn finish(
+    called: wasmtime::Result<Result<(), types::Failure>>,
+    store: &mut Store<Attempt>,
+) -> Result<Result<WriteSet, Failure>, ReadError> {
+    let data = store.data_mut();
+    data.finish_lines();
+    match called {
+        Ok(Ok(())) => Ok(Ok(data.transaction.take_writes())),
+        Ok(Err(failure)) => Ok(Err(from_guest(failure))),
+        Err(error) => ended::failure(&error, data).map(Err),
+    }
 }
 
 fn from_guest(failure: types::Failure) -> Failure {
