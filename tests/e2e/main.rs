@@ -9,6 +9,7 @@ mod cli;
 mod conformance;
 mod examples;
 mod failures;
+mod first_walk;
 mod harness;
 mod isolation;
 mod lifecycle;
