@@ -210,3 +210,30 @@ fn the_examples_pass_their_cases() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_a_build_needs_is_named_with_how_to_get_it_and_nothing_is_made_twice() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let made = pelton(directory.path(), &["new", "orders"], "")?;
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let again = pelton(directory.path(), &["new", "orders"], "")?;
+    assert!(again.status.code() == Some(2) && text(&again.stderr).contains("orders exists already"), "{again:?}");
+    let cobol = pelton(directory.path(), &["new", "bills", "--lang", "cobol"], "")?;
+    assert!(
+        cobol.status.code() == Some(2) && text(&cobol.stderr).contains("there are templates for rust"),
+        "{cobol:?}"
+    );
+    let checked = pelton(&directory.path().join("orders"), &["check"], "")?;
+    assert!(text(&checked.stderr).contains("build the component"), "only the component is missing: {checked:?}");
+
+    let mut build = Command::new(tools::host(tools::HostBuild::Normal)?);
+    build.arg("build").current_dir(directory.path().join("orders"));
+    // A compiler that has no targets at all.
+    let output = build.env("RUSTC", "false").output()?;
+    let errors = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && errors.contains("run `rustup target add wasm32-wasip2`"), "{errors}");
+    let output = build.env("RUSTC", "/nowhere/rustc").output()?;
+    let errors = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && errors.contains("install Rust from https://rustup.rs"), "{errors}");
+    Ok(())
+}

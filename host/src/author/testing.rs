@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::BadInput;
 use super::bench::{Bench, Terms};
+use super::build::compile;
 use super::cases::{Case, CaseFile};
 use super::effects::Effects;
 use super::expect::Difference;
@@ -23,6 +24,8 @@ pub struct TestOptions {
     pub directory: PathBuf,
     /// Only cases whose file or name holds this text.
     pub filter: Option<String>,
+    /// Whether the plug-in is built first, if the directory holds what is built.
+    pub build: bool,
 }
 
 /// How it went.
@@ -69,6 +72,9 @@ struct Batch<'p> {
 pub fn test(options: &TestOptions, out: &mut dyn Write) -> anyhow::Result<TestReport> {
     let project = Project::open(&options.directory)?;
     let batches = read(&project)?;
+    if options.build {
+        compile(&options.directory)?;
+    }
     let bench = Bench::new(project.component_bytes_max)?;
     let mut plugins: BTreeMap<&str, Plugin> = BTreeMap::new();
     let mut report = TestReport::default();

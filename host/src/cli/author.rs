@@ -104,6 +104,9 @@ pub(super) struct Test {
     /// Only cases whose file or name holds this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Take the component as it is. By default what has changed is built first, where the directory holds a Cargo.toml.
+    #[arg(long)]
+    no_build: bool,
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -160,8 +163,8 @@ pub(super) fn invoke(given: Invoke) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn test(options: &Test) -> anyhow::Result<ExitCode> {
-    let Test { directory, filter, json } = options;
-    let wanted = TestOptions { directory: directory.clone(), filter: filter.clone() };
+    let Test { directory, filter, no_build, json } = options;
+    let wanted = TestOptions { directory: directory.clone(), filter: filter.clone(), build: !no_build };
     let report = if *json {
         let report = author::test(&wanted, &mut io::sink())?;
         writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&report)?)?;
