@@ -62,6 +62,9 @@ impl World {
             Action::Held { hold, .. } => {
                 self.tally.count(if hold.is_some() { "consumer-held" } else { "consumer-goes-on" })
             }
+            Action::StateEdited { consumer, .. } => {
+                holds(false, Broken::Books, || format!("state of {consumer:?} is edited, and nobody asked for it"))?;
+            }
             Action::Drained => {
                 if let Some(host) = &mut self.host {
                     let idle = host.life.runs.is_empty() && host.life.commit.is_none() && host.life.draining;

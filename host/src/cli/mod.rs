@@ -4,9 +4,17 @@ mod args;
 mod author;
 mod commands;
 mod dead_letters;
+mod doctor;
+mod lists;
 mod many;
 mod messages;
 mod parked;
+mod rewind;
+mod settings;
+#[cfg(test)]
+mod snapshot;
+mod state;
 mod tables;
+mod top;
 
 pub use commands::main;

@@ -14,6 +14,7 @@ mod outcome;
 mod pace;
 mod parking;
 mod relay;
+mod rewind;
 mod status;
 
 pub use self::consumer::{Counters, Failures};
@@ -23,7 +24,8 @@ pub use self::event::{
     VersionRule,
 };
 pub use self::explain::{Explanation, KeyParked, KeyRunning, LaneDoing, WaitsFor};
-pub use self::operate::{Operation, OperationRefused};
+pub use self::operate::{Expected, Operation, OperationRefused};
+pub use self::relay::{OutboxItem, OutboxPlace};
 pub use self::status::{ConsumerStatus, Status};
 
 #[cfg(test)]

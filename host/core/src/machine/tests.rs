@@ -9,6 +9,7 @@ mod rules_lanes;
 mod rules_limits;
 mod rules_parking;
 mod rules_releases;
+mod rules_rewind;
 mod rules_versions;
 mod simulation;
 mod streams;

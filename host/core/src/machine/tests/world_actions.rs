@@ -80,6 +80,9 @@ impl World {
                 let letter = self.life.dead.remove(&(consumer, published_at_ms as i64, sequence));
                 holds(letter.is_some(), Broken::Books, || format!("{sequence} of {consumer:?} is no dead letter"))?;
             }
+            Action::StateEdited { consumer, .. } => {
+                holds(false, Broken::Books, || format!("state of {consumer:?} is edited, and nobody asked for it"))?;
+            }
             Action::Held { consumer, by, hold } => {
                 self.saw(match (by, &hold) {
                     (HoldBy::Operator, _) => "paused or resumed",
