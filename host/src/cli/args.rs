@@ -66,6 +66,10 @@ pub(super) enum Command {
     /// Run the host on a plug-in under development: build and swap it when its source changes, and print what every message does.
     Dev(Dev),
     /// Hand one message to a component, without a broker, and print what it does as JSON.
+    ///
+    /// The message is a JSON object: "subject", and if wanted "headers", one of "json", "payload" and "payload_base64", "id", "key", "sequence" and
+    /// "published_at_ms". Or it is raw, with --payload and --subject. Exit status: 0 applied, 1 the handler failed, 2 it was not called, because something
+    /// given can't be used.
     Invoke(Invoke),
     /// Run the cases of a plug-in: DIR/tests/*.toml and *.json.
     Test(Test),
