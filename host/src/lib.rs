@@ -19,10 +19,13 @@ pub mod faults;
 pub mod guard;
 pub mod ingest;
 pub mod intake;
+#[cfg(feature = "native-bench")]
+mod native;
 pub mod nats;
 pub mod observe;
 pub mod relay;
 pub mod room;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod wasm;

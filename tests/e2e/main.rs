@@ -23,5 +23,6 @@ mod plugin_view;
 mod reload;
 mod sandbox;
 mod sandbox_load;
+mod sources;
 mod stage;
 mod unreadable;

@@ -23,10 +23,11 @@ use crate::driver::{Driver, Hands, Note};
 use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
 use crate::faults;
-use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Publisher};
+use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Objects, Publisher};
 use crate::observe::Observer;
 use crate::relay::{self, Refusals};
 use crate::room::Room;
+use crate::source::Sources;
 use crate::store::{self, Opened};
 use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
 
@@ -183,9 +184,17 @@ impl Host {
             }
             None => None,
         };
+        let sources = Sources::new(
+            config.store.path.join("sources"),
+            config.limits.component_bytes_max,
+            config.oci.clone(),
+            Objects::new(Arc::clone(&links.consuming)),
+            Arc::clone(&board),
+        )
+        .with_context(|| format!("preparing {}", config.store.path.join("sources").display()))?;
         let deployer = Deployer::new(Dependencies {
             directory: config.consumers.clone(),
-            component_bytes_max: config.limits.component_bytes_max,
+            sources: Arc::new(sources),
             mark_ttl_ms: mark_ttl_ms(config),
             sandbox: Arc::clone(&threads.shared.sandbox),
             connection: Arc::clone(&links.consuming),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, anyhow, bail};
 
 use super::bench::{Bench, Terms};
-use super::project::{Project, read_component};
+use super::project::{Project, component_file, read_component};
 
 /// What Rust plug-ins are compiled to.
 const RUST_TARGET: &str = "wasm32-wasip2";
@@ -73,7 +73,7 @@ fn check_rust_target() -> anyhow::Result<()> {
 fn describe(project: &Project, out: &mut dyn Write) -> anyhow::Result<()> {
     let bench = Bench::new(project.component_bytes_max)?;
     for manifest in &project.manifests {
-        let path = &manifest.component;
+        let path = component_file(manifest)?;
         let bytes = read_component(path, project.component_bytes_max)?;
         let terms = Terms::Manifest(Box::new(manifest.clone()));
         let plugin = bench

@@ -80,6 +80,18 @@ impl Project {
     }
 }
 
+/// The file of a consumer's component.
+///
+/// # Errors
+/// If it comes from elsewhere: what an author builds is a file.
+pub(super) fn component_file(manifest: &Manifest) -> Result<&Path, BadInput> {
+    let problem = || {
+        let name = &manifest.name;
+        BadInput(format!("consumer {name}: its component is not a file: name the file that is built as \"component\""))
+    };
+    manifest.component.path().ok_or_else(problem)
+}
+
 /// The bytes of a component.
 ///
 /// # Errors

@@ -275,7 +275,7 @@ mod tests {
         let created = create(&options).unwrap();
         assert_eq!((created.name.as_str(), created.files.len()), ("my-orders2", 7));
         let project = super::super::project::Project::open(&directory).unwrap();
-        let component = project.manifest(None).unwrap().component.clone();
+        let component = project.manifest(None).unwrap().component.path().unwrap().to_owned();
         assert!(component.ends_with("target/wasm32-wasip2/release/my_orders2.wasm"), "{}", component.display());
         assert_eq!(project.case_files().unwrap().len(), 1);
         let cargo = std::fs::read_to_string(directory.join("Cargo.toml")).unwrap();

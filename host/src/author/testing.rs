@@ -13,7 +13,7 @@ use super::build::compile;
 use super::cases::{Case, CaseFile};
 use super::effects::Effects;
 use super::expect::Difference;
-use super::project::{Project, read_component};
+use super::project::{Project, component_file, read_component};
 use crate::config::Manifest;
 use crate::wasm::Plugin;
 
@@ -130,9 +130,10 @@ fn holds(file: &Path, case: &Case, text: &str) -> bool {
 }
 
 fn load(bench: &Bench, manifest: &Manifest, bytes_max: usize) -> anyhow::Result<Plugin> {
-    let bytes = read_component(&manifest.component, bytes_max)?;
+    let file = component_file(manifest)?;
+    let bytes = read_component(file, bytes_max)?;
     let loaded = bench.load(&bytes, &Terms::Manifest(Box::new(manifest.clone())));
-    loaded.with_context(|| format!("consumer {}: component {}", manifest.name, manifest.component.display()))
+    loaded.with_context(|| format!("consumer {}: component {}", manifest.name, file.display()))
 }
 
 fn run(bench: &Bench, plugin: &Plugin, batch: &Batch<'_>, case: &Case) -> anyhow::Result<CaseResult> {

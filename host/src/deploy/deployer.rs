@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::declare::Declaring;
 use super::forms::{load_terms, rules};
-use super::look::{Look, Wanted, look, read_component};
+use super::look::{Look, Wanted, look};
 use super::refused::Refusals;
 use crate::board::Board;
 use crate::config::{self, Manifest};
@@ -24,6 +24,7 @@ use crate::driver::{Attachment, Note};
 use crate::ingest::Ingest;
 use crate::intake::Intake;
 use crate::nats::{Connection, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionSettings};
+use crate::source::Sources;
 use crate::store::Reader;
 use crate::wasm::{Plugin, Sandbox};
 
@@ -31,8 +32,8 @@ use crate::wasm::{Plugin, Sandbox};
 pub struct Dependencies {
     /// The consumer directory.
     pub directory: PathBuf,
-    /// Largest component, in bytes.
-    pub component_bytes_max: usize,
+    /// Where components come from.
+    pub sources: Arc<Sources>,
     /// How long a mark is kept that names no time to live, in milliseconds.
     pub mark_ttl_ms: u64,
     /// Compiles and verifies.
@@ -109,13 +110,15 @@ impl Deployer {
     /// Looks at the directory and does what follows from it.
     pub async fn apply(&mut self) -> Applied {
         let directory = self.deps.directory.clone();
-        let bytes_max = self.deps.component_bytes_max;
-        let complete = match tokio::task::spawn_blocking(move || look(&directory, bytes_max)).await {
-            Ok(look) => {
+        let sources = Arc::clone(&self.deps.sources);
+        let complete = match tokio::task::spawn_blocking(move || look(&directory, &sources)).await {
+            Ok(mut look) => {
                 self.files.clone_from(&look.files);
                 self.report(&look);
                 let complete = look.complete;
                 if complete {
+                    let wanted = std::mem::take(&mut look.sources);
+                    self.deps.sources.follow(wanted, look.unusable.keys());
                     self.bring_about(look).await;
                 }
                 complete
@@ -242,17 +245,17 @@ impl Deployer {
             return Ok(Loaded { plugin: running.plugin.clone(), manifest, form });
         }
         let sandbox = Arc::clone(&self.deps.sandbox);
-        let bytes_max = self.deps.component_bytes_max;
+        let sources = Arc::clone(&self.deps.sources);
         let loading = tokio::task::spawn_blocking(move || {
             let unreadable = |error| LoadFailure { form, error, kind: "unreadable", passing: true };
-            let bytes = read_component(&manifest.component, bytes_max).map_err(unreadable)?;
+            let bytes = sources.read(&manifest.component).map_err(unreadable)?;
             // It may have changed since the look: what is read now is what serves.
             let form = Form { version: Plugin::version_of(&bytes), ..form };
             match sandbox.load(&bytes, &terms) {
                 Ok(plugin) => Ok(Loaded { manifest, form, plugin }),
                 Err(error) => {
                     let (kind, passing) = (error.kind(), error.may_pass());
-                    let error = anyhow!(error).context(format!("component {}", manifest.component.display()));
+                    let error = anyhow!(error).context(format!("component {}", manifest.component));
                     Err(LoadFailure { form, error, kind, passing })
                 }
             }
