@@ -94,7 +94,8 @@ impl Deployed {
     }
 }
 
-fn serving(name: &str, rules: Rules, meters: &ConsumerMeters) -> Serving {
+/// What serves a consumer of this name by these rules.
+pub(crate) fn serving(name: &str, rules: Rules, meters: &ConsumerMeters) -> Serving {
     let terms = Terms {
         grants: rules.grants,
         limits: rules.effects,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pelton_core::effects::WriteSet;
-use pelton_core::message::Failure;
+use pelton_core::message::{Failure, Message};
 use pelton_core::policy::Isolation;
 use pelton_core::transaction::{ReadError, StateView, Transaction};
 use pelton_core::{Fetch, Input, Job, JobResult, Run, Turn, VersionRule};
@@ -20,6 +20,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::deployed::{Deployed, Serving};
 use crate::driver::Note;
 use crate::guard::PanicGuard;
+use crate::observe::{Observed, Observer, What};
 use crate::store::Reader;
 use crate::telemetry::meters::{Called, Meters};
 use crate::telemetry::traces::{AttemptEnd, Traces};
@@ -57,6 +58,8 @@ pub struct Shared {
     pub meters: Arc<Meters>,
     /// Where attempts are traced; none: they are not.
     pub traces: Option<Arc<Traces>>,
+    /// Whom every attempt is told; none: nobody watches.
+    pub observer: Option<Observer>,
 }
 
 /// Starts `count` executor threads. They end when the sending side of `work` is dropped.
@@ -157,6 +160,7 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     if let Some(mark) = message.mark.filter(|_| dedup && again == 0)
         && shared.reader.seen(consumer, mark)?
     {
+        observe(shared, deployed, &message, attempt, || What::Duplicate);
         return Ok(JobResult::Duplicate);
     }
     let serving = deployed.serving();
@@ -169,37 +173,54 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     if let Some(rule) = versions
         && let Some(passed_over) = check_version(rule, &mut transaction)?
     {
+        observe(shared, deployed, &message, attempt, || match &passed_over {
+            JobResult::Gap { expected } => What::Gap(*expected),
+            _ => What::Stale,
+        });
         return Ok(passed_over);
     }
-    let state_key = transaction.scope().key.clone();
+    let scope = transaction.scope().clone();
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
     let version = serving.plugin.version();
-    let meters = &serving.meters;
     let traced = shared.traces.as_deref().map(|traces| (traces, traces.attempt(consumer, &message, attempt, now_ms)));
     if let Some((_, traced)) = &traced {
         transaction.trace(traced.ids);
     }
     let watch = Stopwatch::start();
-    let ended = run(shared, kept, &serving, transaction, attempt, seed)?;
+    let outcome = if let Some(observer) = &shared.observer {
+        let Serving { plugin, limits, identity, .. } = &**serving;
+        let (outcome, told) = shared.sandbox.run_told(plugin, limits, identity, transaction, attempt, seed)?;
+        let before = Observer::before(&*shared.reader, &scope, &outcome, now_ms)?;
+        let what = What::Attempted { version, outcome: outcome.clone(), before, told };
+        observer.tell(observed(deployed, &message, attempt, what));
+        outcome
+    } else {
+        run(shared, kept, &serving, transaction, attempt, seed)?
+    };
+    let (took_us, failure) = (watch.elapsed_us(), outcome.as_ref().err());
+    serving.meters.attempt(failure.map_or(Called::Ok, Called::failed), took_us);
     if let Some((traces, traced)) = &traced {
-        let failure = ended.as_ref().err();
-        let end = AttemptEnd { deployed, message: &message, version, number: attempt, failure };
-        traces.attempted(traced, &end);
-        if traced.ids.sampled {
-            deployed.meters.traced.observe(watch.elapsed_us(), traced.ids.trace);
-        }
+        traces
+            .attempted(traced, &AttemptEnd { deployed, message: &message, version, number: attempt, failure, took_us });
     }
-    match ended {
+    match outcome {
         Ok(writes) => {
-            meters.attempt(Called::Ok, watch.elapsed_us());
-            shared.reader.apply(consumer, state_key.as_ref(), message.mark, &writes);
+            shared.reader.apply(consumer, scope.key.as_ref(), message.mark, &writes);
             Ok(JobResult::Applied { version, writes })
         }
-        Err(failure) => {
-            meters.attempt(Called::failed(&failure), watch.elapsed_us());
-            Ok(JobResult::Failed { version, failure })
-        }
+        Err(failure) => Ok(JobResult::Failed { version, failure }),
     }
+}
+
+/// Tells whoever watches what became of a message without an attempt.
+fn observe(shared: &Shared, deployed: &Deployed, message: &Arc<Message>, attempt: u32, what: impl FnOnce() -> What) {
+    if let Some(observer) = &shared.observer {
+        observer.tell(observed(deployed, message, attempt, what()));
+    }
+}
+
+fn observed(deployed: &Deployed, message: &Arc<Message>, attempt: u32, what: What) -> Observed {
+    Observed { consumer: deployed.name.clone(), message: Arc::clone(message), attempt, what }
 }
 
 /// Makes the attempt, in the kind of instance that the manifest chooses.

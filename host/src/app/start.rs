@@ -24,6 +24,7 @@ use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
 use crate::faults;
 use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Objects, Publisher};
+use crate::observe::Observer;
 use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::source::Sources;
@@ -64,6 +65,7 @@ impl Threads {
         links: &Links,
         seen: &Seen,
         channel: (Sender<Note>, Receiver<Note>),
+        observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
         let (notes, for_driver) = channel;
@@ -86,6 +88,7 @@ impl Threads {
             clock,
             draining,
             seed,
+            observer,
             meters: Arc::clone(&seen.meters),
             traces: seen.traces.clone(),
         };
@@ -170,6 +173,7 @@ impl Host {
         opened: Opened,
         server: Option<&EmbeddedServer>,
         cancel: &CancellationToken,
+        observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
         let token = config.admin.as_ref().map(Secret::of).transpose()?.flatten();
         let clock = Clock::start();
@@ -180,7 +184,7 @@ impl Host {
         let (traces, exporting) = start_traces(config, opened.recovered.seed, &meters)?;
         let board = Arc::new(Board::default());
         let seen = Seen { board: Arc::clone(&board), meters: Arc::clone(&meters), traces };
-        let threads = Threads::start(config, opened, clock, &links, &seen, (notes.clone(), for_driver))?;
+        let threads = Threads::start(config, opened, clock, &links, &seen, (notes.clone(), for_driver), observer)?;
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));

@@ -26,7 +26,7 @@ impl Growth {
         Self { memory_bytes_max, memory_bytes: 0, refused: None }
     }
 
-    /// Linear memory in all, in bytes.
+    /// Linear memory that the instance has, in bytes: it never shrinks.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }

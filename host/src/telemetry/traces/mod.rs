@@ -77,6 +77,8 @@ pub struct AttemptEnd<'a> {
     pub number: u32,
     /// How it failed; none: the handler returned ok.
     pub failure: Option<&'a Failure>,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
 }
 
 /// An attempt that waits for its commit.
@@ -150,6 +152,7 @@ impl Traces {
         if !attempt.ids.sampled {
             return;
         }
+        end.deployed.meters.traced.observe(end.took_us, attempt.ids.trace);
         let handled = SystemTime::now();
         let pattern = end.deployed.ingest.pattern_of(&end.message.subject);
         self.send(spans::process(attempt, end, pattern, handled));

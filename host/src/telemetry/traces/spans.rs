@@ -14,7 +14,7 @@ use crate::telemetry::meters::Called;
 
 /// An attempt: the handler is called with one message.
 pub(super) fn process(attempt: &Attempt, end: &AttemptEnd<'_>, pattern: &str, ended: SystemTime) -> SpanData {
-    let AttemptEnd { deployed, message, version, number, failure } = end;
+    let AttemptEnd { deployed, message, version, number, failure, took_us: _ } = end;
     let outcome = failure.map_or(Called::Ok, Called::failed).word();
     let mut attributes = vec![
         system(),
