@@ -81,7 +81,7 @@ impl Threads {
         })?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             sandbox,
             reader: Arc::clone(&reader),
             board: Arc::clone(&seen.board),
@@ -91,8 +91,7 @@ impl Threads {
             observer,
             meters: Arc::clone(&seen.meters),
             traces: seen.traces.clone(),
-        };
-        let shared = Arc::new(shared);
+        });
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
         let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
