@@ -64,7 +64,7 @@ pub struct ConsumerView {
     #[serde(default)]
     pub outbox_age_ms: Option<u64>,
     /// How fast it is.
-    #[serde(flatten)]
+    #[serde(default)]
     pub speed: SpeedView,
     /// Messages applied since the host was started.
     pub applied: u64,
