@@ -22,4 +22,5 @@ pub mod relay;
 pub mod room;
 pub mod store;
 pub mod telemetry;
+pub mod versions;
 pub mod wasm;

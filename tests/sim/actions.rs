@@ -62,6 +62,9 @@ impl World {
             Action::Held { hold, .. } => {
                 self.tally.count(if hold.is_some() { "consumer-held" } else { "consumer-goes-on" })
             }
+            Action::RollBack { consumer, .. } => {
+                return holds(false, Broken::Books, || format!("{consumer:?} has no version on probation"));
+            }
             Action::Drained => {
                 if let Some(host) = &mut self.host {
                     let idle = host.life.runs.is_empty() && host.life.commit.is_none() && host.life.draining;

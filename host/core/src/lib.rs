@@ -16,6 +16,6 @@ pub mod transaction;
 
 pub use machine::{
     Action, Arrival, ConsumerStatus, Core, Counters, Explanation, Failures, Fetch, HaltReason, Input, Job, JobResult,
-    KeyParked, KeyRunning, KnownConsumer, LaneDoing, LaneId, Operation, OperationRefused, OutboxRow, Recovered, Run,
-    Settings, Start, Status, Turn, VersionRule, WaitsFor,
+    KeyParked, KeyRunning, KnownConsumer, LaneDoing, LaneId, Operation, OperationRefused, OutboxRow, Probation,
+    Recovered, Run, Settings, Start, Status, Turn, VersionRule, WaitsFor,
 };

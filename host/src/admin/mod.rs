@@ -10,6 +10,7 @@ mod messages;
 mod pages;
 mod parked;
 mod server;
+mod versions;
 mod views;
 mod words;
 
@@ -20,3 +21,4 @@ pub use messages::{
     ResumedView,
 };
 pub use server::{Admin, AdminServer};
+pub use versions::{DeployView, DeployWhat, RollBackTo, RolledBackView, StepView, VersionView};

@@ -17,19 +17,21 @@ use crossbeam_channel::Sender;
 use pelton_core::ids::ConsumerId;
 use pelton_core::transaction::ReadError;
 use pelton_core::{Operation, OperationRefused};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{HealthView, StatusView};
 use super::failed::Failed;
-use super::{consumers, dead_letters, parked, views};
+use super::{consumers, dead_letters, parked, versions, views};
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::deploy::Desk;
 use crate::driver::{Note, Snapshot};
 use crate::nats::ConnectionStatus;
 use crate::relay::Refusals;
 use crate::room::Room;
 use crate::store::Reader;
+use crate::versions::Versions;
 
 /// What answers are made from.
 pub struct Admin {
@@ -53,6 +55,10 @@ pub struct Admin {
     pub room: Arc<Room>,
     /// Memory that what is executed and not yet folded may take: actions on many messages wait at it, in bytes.
     pub overlay_bytes_max: usize,
+    /// What served, and what was refused.
+    pub versions: Arc<Versions>,
+    /// Where the deployer is asked.
+    pub desk: Desk,
 }
 
 /// A driver that was not seen for this long hangs.
@@ -126,6 +132,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/dead-letters/{consumer}/{sequence}/payload", get(dead_letters::payload))
         .route("/dead-letters/{consumer}/{sequence}/replay", post(dead_letters::replay))
         .route("/dead-letters/{consumer}/{sequence}/drop", post(dead_letters::drop_one))
+        .merge(versions::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(guard));
     Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).merge(answers).with_state(admin)
@@ -210,6 +217,18 @@ impl Admin {
     /// The time of the wall clock this long ago, in milliseconds since 1970-01-01 UTC.
     pub(super) fn ago_ms(&self, age_ms: Option<u64>) -> Option<u64> {
         age_ms.map(|age_ms| self.clock.now().wall_ms.saturating_sub(age_ms))
+    }
+
+    /// Hands a request to the deployer, and waits for its answer.
+    pub(super) async fn deployer<R, T>(
+        &self,
+        desk: &mpsc::Sender<R>,
+        request: impl FnOnce(oneshot::Sender<T>) -> R,
+    ) -> Result<T, Failed> {
+        let (answer, answered) = oneshot::channel();
+        let busy = |_| Failed(StatusCode::SERVICE_UNAVAILABLE, "the deployer has too much to do; try again".into());
+        desk.try_send(request(answer)).map_err(busy)?;
+        answered.await.map_err(|_| Failed::stopping())
     }
 
     fn health(&self, snapshot: &Snapshot) -> HealthView {

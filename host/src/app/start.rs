@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use pelton_core::{Core, KnownConsumer, OutboxRow, Recovered, Settings};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::deploying::Deploying;
@@ -18,8 +18,8 @@ use crate::admin::{Admin, AdminServer};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::{Credentials, HostConfig, NatsServer};
-use crate::deploy::{Dependencies, Deployer, Watcher};
-use crate::driver::{Driver, Hands, Note};
+use crate::deploy::{Dependencies, Deployer, Desk, Watcher};
+use crate::driver::{Driver, FailedVersion, Hands, Note};
 use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
 use crate::faults;
@@ -27,12 +27,18 @@ use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Publisher};
 use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::store::{self, Opened};
+use crate::versions::Versions;
 use crate::wasm::{self, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
 const RUNS_PER_EXECUTOR: usize = 4;
 /// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// The directory of versions of plug-ins, below the data directory.
+const VERSIONS: &str = "versions";
+/// Versions that failed and that the deployer was not told of yet: each consumer has one at most.
+const FAILED_VERSIONS_MAX: usize = 1_000;
 
 /// The host's own threads. They end one after the other once the driver has.
 pub(super) struct Threads {
@@ -52,6 +58,7 @@ impl Threads {
         clock: Clock,
         links: &Links,
         channel: (Sender<Note>, Receiver<Note>),
+        failed: mpsc::Sender<FailedVersion>,
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
         let (notes, for_driver) = channel;
@@ -59,11 +66,16 @@ impl Threads {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             count => count,
         };
-        let sandbox = Arc::new(Sandbox::new(&wasm::Settings {
+        let mut sandbox = Sandbox::new(&wasm::Settings {
             instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
             memory_bytes_max: MEMORY_BYTES_MAX,
             component_bytes_max: config.limits.component_bytes_max,
-        })?);
+        })?;
+        let compiled = config.store.path.join(VERSIONS).join("compiled");
+        if let Err(error) = sandbox.keep_compiled(&compiled) {
+            tracing::warn!(directory = %compiled.display(), %error, "compiled components can't be kept: each start compiles them anew");
+        }
+        let sandbox = Arc::new(sandbox);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
         let shared = Arc::new(Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed });
@@ -82,6 +94,7 @@ impl Threads {
             committer: to_committer,
             publisher: links.publisher.handle(),
             reader,
+            failed,
             heartbeat: Arc::clone(&heartbeat),
         };
         let settings = Settings {
@@ -148,7 +161,10 @@ impl Host {
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
-        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver))?;
+        let (failed, failed_versions) = mpsc::channel(FAILED_VERSIONS_MAX);
+        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver), failed)?;
+        let versions = Arc::new(Versions::open(&config.store.path.join(VERSIONS))?);
+        let (desk, requests) = Desk::open(failed_versions);
         let board = Arc::new(Board::default());
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
@@ -164,6 +180,8 @@ impl Host {
             refusals: Arc::clone(&links.refusals),
             room,
             overlay_bytes_max: config.store.overlay_bytes_max,
+            versions: Arc::clone(&versions),
+            desk,
         };
         let admin = match config.admin {
             Some(address) => {
@@ -171,19 +189,23 @@ impl Host {
             }
             None => None,
         };
-        let deployer = Deployer::new(Dependencies {
+        let dependencies = Dependencies {
             directory: config.consumers.clone(),
             component_bytes_max: config.limits.component_bytes_max,
             mark_ttl_ms: mark_ttl_ms(config),
             sandbox: Arc::clone(&threads.shared.sandbox),
+            versions,
             connection: Arc::clone(&links.consuming),
             reader,
             board,
             notes: notes.clone(),
-        });
+            clock,
+        };
+        let deployer = Deployer::new(dependencies, requests);
         let (watcher, changes) = Watcher::new()?;
         let no_more_deployments = cancel.child_token();
-        let deploying = Deploying { deployer, watcher, changes, deployed, stop: no_more_deployments.clone() };
+        let deploying =
+            Deploying { deployer, watcher, changes, watch: config.watch, deployed, stop: no_more_deployments.clone() };
         let deploying = tokio::spawn(deploying.run());
         Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, cancel: cancel.clone() })
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::messages::{DeadLetters, Parked};
+use super::versions;
 
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
 #[derive(Debug, Parser)]
@@ -33,6 +34,12 @@ pub(super) enum Command {
         /// The ordering key.
         key: String,
     },
+    /// Look at the manifests and components and do what follows, or only say what that would be.
+    Deploy(versions::Deploy),
+    /// List what served a consumer and what was refused.
+    Versions(versions::Versions),
+    /// Bring back the version of a consumer that served before.
+    Rollback(versions::Rollback),
     /// Messages that are parked: list, show, release, edit, drop or export them.
     Parked(Parked),
     /// Messages that were given up: list, show, replay, drop or export them.

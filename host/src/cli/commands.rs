@@ -8,7 +8,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use super::args::{Ask, Cli, Command, ConsumersAction};
-use super::{dead_letters, parked, tables};
+use super::{dead_letters, parked, tables, versions};
 use crate::admin::Client;
 use crate::app::{self, End};
 use crate::config::{HostConfig, Report, load_directory};
@@ -37,6 +37,9 @@ pub fn main() -> ExitCode {
             Some(ConsumersAction::Resume { ask, name }) => resume(&ask, &name),
         },
         Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
+        Command::Deploy(command) => versions::deploy(&command),
+        Command::Versions(command) => versions::versions(&command),
+        Command::Rollback(command) => versions::roll_back(&command),
         Command::Parked(command) => parked::run(command),
         Command::DeadLetters(command) => dead_letters::run(command),
     };

@@ -7,5 +7,6 @@ mod many;
 mod messages;
 mod parked;
 mod tables;
+mod versions;
 
 pub use commands::main;

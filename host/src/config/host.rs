@@ -22,6 +22,8 @@ pub struct HostConfig {
     pub store: StoreConfig,
     /// The directory with one manifest for each consumer.
     pub consumers: PathBuf,
+    /// Whether changes there are applied as they come; otherwise at the start and when `pelton deploy` asks.
+    pub watch: bool,
     /// Where the admin server listens, on loopback; port 0 is any free port. None: there is no admin server.
     pub admin: Option<SocketAddr>,
     /// Limits of the host as a whole.

@@ -18,11 +18,13 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 /// None if the file is not TOML; otherwise as much as could be read, with the context's problems beside it.
 pub(super) fn read(context: &Context<'_>) -> Option<HostConfig> {
     let mut root = context.root()?;
+    let (consumers, watch) = consumers(context, root.section("consumers"));
     let config = HostConfig {
         file: context.file.into(),
         nats: nats(context, root.section("nats")),
         store: store(context, root.section("store")),
-        consumers: consumers(context, root.section("consumers")),
+        consumers,
+        watch,
         admin: admin(context, root.section("admin")),
         limits: limits(root.section("limits")),
         log: log(context, root.section("log")),
@@ -150,10 +152,11 @@ fn store(context: &Context<'_>, mut section: Section<'_, '_>) -> StoreConfig {
     config
 }
 
-fn consumers(context: &Context<'_>, mut section: Section<'_, '_>) -> PathBuf {
+fn consumers(context: &Context<'_>, mut section: Section<'_, '_>) -> (PathBuf, bool) {
     let directory = section.text("directory").map_or_else(|| "consumers".into(), |at| at.value);
+    let watch = section.flag("watch").is_none_or(|flag| flag.value);
     section.finish();
-    beside(context.file, directory)
+    (beside(context.file, directory), watch)
 }
 
 fn admin(context: &Context<'_>, mut section: Section<'_, '_>) -> Option<SocketAddr> {

@@ -1,5 +1,6 @@
 //! From the TOML of a manifest to a [`Manifest`]: the top level here, the sections in modules by what they are about.
 
+mod deploy;
 mod limits;
 mod order;
 mod policies;
@@ -22,6 +23,7 @@ pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
     let mut places = Places::default();
     let mut root = context.root()?;
     let component = root.required_text("component", "add component = \"FILE.wasm\" above the first section");
+    let digest = deploy::digest(context, &mut root);
     let mut section =
         root.required_section("subscription", "add [subscription] with stream = \"…\" and subjects = [\"…\"]");
     let mode = section.as_mut().and_then(reading::mode);
@@ -35,11 +37,14 @@ pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
     let policy = Policy { versions, shared_state, ..policies(context, &mut root, &mut places) };
     let (policy, effects, run) = limits::limits(root.section("limits"), policy);
     let config = root.section("config").free_texts();
+    let deploy = deploy::deploy(root.section("deploy"));
     let streams = streams::streams(context, &mut root, &mut places);
     root.finish();
     let manifest = Manifest {
         name: name.into(),
         component: beside(context.file, component?.value),
+        digest,
+        deploy,
         subscription: subscription?,
         key: key?,
         id,

@@ -32,7 +32,7 @@ mod tests;
 pub use directory::load_directory;
 pub use host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig};
 pub use manifest::{
-    IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
+    DeployRules, IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
 };
 pub use report::{Code, Place, Problem, Report};
 pub use values::{InvalidPointer, JsonPointer};

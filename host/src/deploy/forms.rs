@@ -16,6 +16,8 @@ pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
     let Manifest {
         name: _,
         component: _,
+        digest: _,
+        deploy,
         subscription,
         key,
         id,
@@ -31,7 +33,7 @@ pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
     // Whatever decides what a message is: one that was read before the change would be taken for another after it.
     let reading =
         digest(&format!("{subscription:?} {key:?} {id:?} {entity_version:?} {streams:?} {}", policy.shared_state));
-    let rules = digest(&format!("{grants:?} {policy:?} {effects:?} {run:?} {config:?}"));
+    let rules = digest(&format!("{grants:?} {policy:?} {effects:?} {run:?} {config:?} {deploy:?}"));
     Form { version, reading, rules }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use pelton_core::ids::Version;
 use pelton_core::plan::Form;
 
 use super::forms::form;
@@ -16,6 +17,24 @@ use crate::wasm::Plugin;
 pub(super) struct Wanted {
     pub(super) manifest: Manifest,
     pub(super) form: Form,
+    /// The digest of the manifest's text.
+    pub(super) text: Version,
+    pub(super) from: Source,
+}
+
+/// Where the bytes of the wanted version are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Where the manifest says.
+    Manifest,
+    /// Among those that the host kept, because the manifest's can't serve or may not.
+    Kept,
+}
+
+/// A manifest whose component can't be used.
+pub(super) struct Bare {
+    pub(super) manifest: Manifest,
+    pub(super) text: Version,
 }
 
 /// What the directory says, read once.
@@ -26,6 +45,8 @@ pub(super) struct Look {
     pub(super) wanted: BTreeMap<String, Wanted>,
     /// Consumers whose files can't be used as they are: what runs of them goes on.
     pub(super) unusable: BTreeMap<String, String>,
+    /// Those of them whose manifests are right.
+    pub(super) bare: BTreeMap<String, Bare>,
     /// Problems of files, as text.
     pub(super) problems: Vec<String>,
     /// Every file whose change matters.
@@ -41,15 +62,18 @@ pub(super) fn look(directory: &Path, component_bytes_max: usize) -> Look {
     note_unusable(&mut look, &report);
     for manifest in manifests {
         look.files.insert(manifest.component.clone());
-        match read_component(&manifest.component, component_bytes_max) {
+        let text = text_of(&manifest);
+        let name = manifest.name.clone();
+        match read_component(&manifest, component_bytes_max) {
             Ok(bytes) => {
                 let form = form(&manifest, Plugin::version_of(&bytes));
-                look.wanted.insert(manifest.name.clone(), Wanted { manifest, form });
+                look.wanted.insert(name, Wanted { manifest, form, text, from: Source::Manifest });
             }
             Err(why) => {
-                let text = format!("{}: {why:#}", manifest.file.display());
-                look.problems.push(text.clone());
-                look.unusable.insert(manifest.name.clone(), text);
+                let problem = format!("{}: {why:#}", manifest.file.display());
+                look.problems.push(problem.clone());
+                look.unusable.insert(name.clone(), problem);
+                look.bare.insert(name, Bare { manifest, text });
             }
         }
     }
@@ -78,8 +102,25 @@ fn note_unusable(look: &mut Look, report: &Report) {
     }
 }
 
-/// The bytes of a component. Blocks on the disk.
-pub(super) fn read_component(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
+/// The digest of the manifest's text as it is now: if it has changed since it was read, another look is on its way.
+fn text_of(manifest: &Manifest) -> Version {
+    Plugin::version_of(&std::fs::read(&manifest.file).unwrap_or_default())
+}
+
+/// The bytes of a manifest's component. Blocks on the disk.
+pub(super) fn read_component(manifest: &Manifest, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
+    let bytes = read_file(&manifest.component, bytes_max)?;
+    let (version, component) = (Plugin::version_of(&bytes), manifest.component.display());
+    match manifest.digest {
+        Some(bound) if bound != version => bail!(
+            "component {component} has the digest sha256:{version}, and the manifest binds it to sha256:{bound}: bring the component that is meant, or correct \
+             `digest`"
+        ),
+        _ => Ok(bytes),
+    }
+}
+
+fn read_file(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     let path = file.display();
     let advice = "build it, or correct `component` in the manifest";
     let metadata = std::fs::metadata(file).with_context(|| format!("component {path} can't be read: {advice}"))?;

@@ -72,19 +72,33 @@ impl Sandbox {
     /// [`LoadError`] says what is wrong with the component and what to do.
     pub fn load(&self, bytes: &[u8], terms: &LoadTerms) -> Result<Plugin, LoadError> {
         verify::check_bytes(bytes, self.settings.component_bytes_max)?;
-        cost::check(bytes)?;
-        let component = Component::from_binary(&self.engine, bytes)
-            .map_err(|error| LoadError::DoesNotCompile { problem: ended::chain(&error) })?;
+        let version = Plugin::version_of(bytes);
+        let component = self.compiled(version, bytes)?;
         verify::check_imports(&self.engine, &component, !terms.grants.emit.is_empty(), terms.keyed_state)?;
         let pre = self
             .linker
             .instantiate_pre(&component)
             .map_err(|error| LoadError::ImportMismatch { problem: ended::chain(&error) })?;
         let wrong_world = |error| verify::wrong_world(&self.engine, &component, &error);
-        let plugin =
-            Plugin { version: Plugin::version_of(bytes), pre: ConsumerPre::new(pre.clone()).map_err(wrong_world)? };
+        let plugin = Plugin { version, pre: ConsumerPre::new(pre.clone()).map_err(wrong_world)? };
         self.trial(&plugin, &pre, terms, wrong_world)?;
         Ok(plugin)
+    }
+
+    /// Takes what was compiled of these bytes before, or compiles them.
+    fn compiled(&self, version: Version, bytes: &[u8]) -> Result<Component, LoadError> {
+        if let Some(known) = self.precompiled.as_ref().and_then(|kept| kept.load(&self.engine, version)) {
+            return Ok(known);
+        }
+        cost::check(bytes)?;
+        let component = self
+            .compilers
+            .install(|| Component::from_binary(&self.engine, bytes))
+            .map_err(|error| LoadError::DoesNotCompile { problem: ended::chain(&error) })?;
+        if let Some(kept) = &self.precompiled {
+            kept.keep(version, &component);
+        }
+        Ok(component)
     }
 
     /// Makes an instance and looks up its handler, whose type is checked only then.

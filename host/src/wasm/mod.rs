@@ -19,6 +19,7 @@ mod growth;
 mod host;
 mod lines;
 mod load;
+mod precompiled;
 mod sandbox;
 mod verify;
 mod wasi;

@@ -13,6 +13,7 @@ mod operate;
 mod outcome;
 mod pace;
 mod parking;
+mod probation;
 mod relay;
 mod status;
 
@@ -24,6 +25,7 @@ pub use self::event::{
 };
 pub use self::explain::{Explanation, KeyParked, KeyRunning, LaneDoing, WaitsFor};
 pub use self::operate::{Operation, OperationRefused};
+pub use self::probation::Probation;
 pub use self::status::{ConsumerStatus, Status};
 
 #[cfg(test)]

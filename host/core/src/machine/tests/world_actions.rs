@@ -15,7 +15,7 @@ use crate::message::{DeadLetter, Failure, GivenUp, Message};
 use crate::parked::{ParkCause, ParkLane, ParkPlace, Parked};
 use crate::policy::{OnExhausted, OnGap};
 
-const VERSION: Version = Version([7; 32]);
+pub(super) const VERSION: Version = Version([7; 32]);
 
 impl World {
     /// Performs everything that the core asks for now.
@@ -79,6 +79,11 @@ impl World {
             Action::DeadLetterRemoved { consumer, sequence, published_at_ms } => {
                 let letter = self.life.dead.remove(&(consumer, published_at_ms as i64, sequence));
                 holds(letter.is_some(), Broken::Books, || format!("{sequence} of {consumer:?} is no dead letter"))?;
+            }
+            Action::RollBack { consumer, version, .. } => {
+                holds(version == VERSION, Broken::Books, || format!("{version:?} was never on probation"))?;
+                self.saw("rolled back");
+                self.core.handle(self.now(), Input::Swapped { consumer });
             }
             Action::Held { consumer, by, hold } => {
                 self.saw(match (by, &hold) {
