@@ -19,3 +19,4 @@ mod sandbox;
 mod sandbox_load;
 mod stage;
 mod unreadable;
+mod versions;
