@@ -12,6 +12,8 @@ pub struct Entry {
     pub version: Option<Version>,
     /// Why the last deployment was refused.
     pub deployment: Option<String>,
+    /// What an audit found if the consumer's instances can't be reused.
+    pub isolation: Option<String>,
     /// Why its stream can't be read at the moment.
     pub subscription: Option<String>,
     /// Why streams that it declares could not be created, by their names.

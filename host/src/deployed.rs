@@ -1,10 +1,12 @@
 //! A consumer as executors and deployment see it: what serves it now, replaced as a whole between two messages.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use pelton_core::grants::Grants;
 use pelton_core::ids::ConsumerId;
+use pelton_core::policy::Isolation;
 use pelton_core::transaction::{EffectLimits, Terms};
 
 use crate::ingest::Ingest;
@@ -21,6 +23,10 @@ pub struct Serving {
     pub limits: RunLimits,
     /// Its name and configuration values.
     pub identity: Arc<Identity>,
+    /// Whether its instances serve several attempts.
+    pub isolation: Isolation,
+    /// Set by an audit that has shown that reuse makes a difference: attempts get fresh instances until the rules are replaced.
+    pub distrusted: Arc<AtomicBool>,
 }
 
 /// What a manifest says about attempts.
@@ -40,6 +46,8 @@ pub struct Rules {
     pub limits: RunLimits,
     /// Its name and configuration values.
     pub identity: Arc<Identity>,
+    /// Whether its instances serve several attempts.
+    pub isolation: Isolation,
 }
 
 /// A running consumer.
@@ -81,5 +89,12 @@ fn serving(name: &str, rules: Rules) -> Serving {
         consumer_name: name.into(),
         shared_state: rules.shared_state,
     };
-    Serving { plugin: rules.plugin, terms: Arc::new(terms), limits: rules.limits, identity: rules.identity }
+    Serving {
+        plugin: rules.plugin,
+        terms: Arc::new(terms),
+        limits: rules.limits,
+        identity: rules.identity,
+        isolation: rules.isolation,
+        distrusted: Arc::default(),
+    }
 }

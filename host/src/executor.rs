@@ -6,17 +6,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pelton_core::effects::WriteSet;
+use pelton_core::message::Failure;
+use pelton_core::policy::Isolation;
 use pelton_core::transaction::{ReadError, StateView, Transaction};
 use pelton_core::{Fetch, Input, Job, JobResult, Run, Turn, VersionRule};
 
+use crate::board::Board;
 use crate::clock::{Clock, Stopwatch};
 use crate::deployed::{Deployed, Serving};
 use crate::driver::Note;
 use crate::guard::PanicGuard;
 use crate::store::Reader;
-use crate::wasm::{EXECUTOR_STACK_BYTES, Sandbox};
+use crate::wasm::{EXECUTOR_STACK_BYTES, Kept, Outcome, Sandbox, Serves};
 
 /// Work for an executor.
 pub enum Assignment {
@@ -29,12 +34,17 @@ pub enum Assignment {
 /// A run that took this long ends between two messages, in microseconds: other lanes and consumers wait for the thread.
 const RUN_US_MAX: u64 = 10_000;
 
+/// An executor that had nothing to do for so long drops the instances that it keeps.
+const KEPT_IDLE: Duration = Duration::from_secs(10);
+
 /// What all executor threads share.
 pub struct Shared {
     /// The sandbox.
     pub sandbox: Arc<Sandbox>,
     /// State and processed ids.
     pub reader: Arc<Reader>,
+    /// Where it is shown that a consumer's instances can't be reused.
+    pub board: Arc<Board>,
     /// The time that attempts are given.
     pub clock: Clock,
     /// Set when the host drains: runs end between two messages.
@@ -65,9 +75,10 @@ pub fn start(
 
 fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note>) {
     let _guard = PanicGuard::new("executor", notes.clone());
-    for assignment in work {
+    let mut kept = Kept::default();
+    while let Some(assignment) = next(work, &mut kept) {
         let input = match assignment {
-            Assignment::Run(run, deployed) => execute(shared, run, &deployed),
+            Assignment::Run(run, deployed) => execute(shared, &mut kept, run, &deployed),
             Assignment::Fetch(fetch) => self::fetch(shared, fetch),
         };
         let note = match input {
@@ -82,7 +93,21 @@ fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note
     }
 }
 
-fn execute(shared: &Shared, run: Run, deployed: &Deployed) -> Result<Input, ReadError> {
+/// The next assignment; none: there will be no more. Whoever has nothing to do looks after the instances that it keeps.
+fn next(work: &Receiver<Assignment>, kept: &mut Kept) -> Option<Assignment> {
+    loop {
+        if kept.is_empty() {
+            return work.recv().ok();
+        }
+        match work.recv_timeout(KEPT_IDLE) {
+            Ok(assignment) => return Some(assignment),
+            Err(RecvTimeoutError::Timeout) => kept.drop_older(KEPT_IDLE),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+}
+
+fn execute(shared: &Shared, kept: &mut Kept, run: Run, deployed: &Deployed) -> Result<Input, ReadError> {
     let Run { consumer, lane, jobs } = run;
     let mut results = Vec::with_capacity(jobs.len());
     let watch = Stopwatch::start();
@@ -91,7 +116,7 @@ fn execute(shared: &Shared, run: Run, deployed: &Deployed) -> Result<Input, Read
         if overdue || shared.draining.load(Ordering::Relaxed) {
             break;
         }
-        let result = attempt(shared, deployed, job)?;
+        let result = attempt(shared, kept, deployed, job)?;
         let failed = matches!(result, JobResult::Failed { .. });
         results.push(result);
         if failed {
@@ -107,7 +132,7 @@ fn fetch(shared: &Shared, fetch: Fetch) -> Result<Input, ReadError> {
     Ok(Input::Fetched { consumer, lane, ticket, rows })
 }
 
-fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, ReadError> {
+fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> Result<JobResult, ReadError> {
     let Job { message, attempt, dedup, versions } = job;
     let consumer = deployed.consumer;
     if let Some(mark) = message.mark.filter(|_| dedup)
@@ -126,15 +151,50 @@ fn attempt(shared: &Shared, deployed: &Deployed, job: Job) -> Result<JobResult, 
     }
     let state_key = transaction.scope().key.clone();
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
-    let Serving { plugin, limits, identity, .. } = &**serving;
-    let version = plugin.version();
-    match shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed)? {
+    let version = serving.plugin.version();
+    match run(shared, kept, &serving, transaction, attempt, seed)? {
         Ok(writes) => {
             shared.reader.apply(consumer, state_key.as_ref(), message.mark, &writes);
             Ok(JobResult::Applied { version, writes })
         }
         Err(failure) => Ok(JobResult::Failed { version, failure }),
     }
+}
+
+/// Makes the attempt, in the kind of instance that the manifest chooses.
+fn run(
+    shared: &Shared,
+    kept: &mut Kept,
+    serving: &Serving,
+    transaction: Transaction,
+    attempt: u32,
+    seed: u64,
+) -> Result<Result<WriteSet, Failure>, ReadError> {
+    let Serving { plugin, limits, identity, isolation, distrusted, .. } = serving;
+    let reuse = match isolation {
+        Isolation::Reuse(reuse) if !distrusted.load(Ordering::Relaxed) => reuse,
+        _ => return shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed),
+    };
+    let message = Arc::clone(transaction.message());
+    let serves = Serves { plugin, limits, identity };
+    let Outcome { result, differs } = shared.sandbox.run_kept(kept, reuse, serves, transaction, attempt, seed)?;
+    if let Some(difference) = differs
+        && !distrusted.swap(true, Ordering::Relaxed)
+    {
+        let version = plugin.version();
+        tracing::error!(
+            consumer = %identity.consumer, version = %version.short(), message_id = %message.id, %difference,
+            "an instance that had served before did not do what a fresh one does: this consumer goes on with fresh instances",
+        );
+        let text = format!(
+            "version {} keeps something between attempts: for message {} {difference} in an instance that had served before than in a fresh one. \
+             What the fresh one did counts, and all attempts get fresh instances until the manifest or the component changes; what was handled before may be wrong",
+            version.short(),
+            message.id
+        );
+        shared.board.note(&identity.consumer, |entry| entry.isolation = Some(text));
+    }
+    Ok(result)
 }
 
 /// Whether it is the turn of the message's entity version; if it is, that version goes into the effects.

@@ -8,6 +8,7 @@ mod cli;
 mod examples;
 mod failures;
 mod harness;
+mod isolation;
 mod lifecycle;
 mod main_path;
 mod operate;

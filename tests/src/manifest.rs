@@ -10,6 +10,7 @@ pub struct Manifest {
     stream: String,
     subjects: Vec<String>,
     subscription: String,
+    top: String,
     /// None: the subscription is shared.
     key: Option<String>,
     retry: String,
@@ -26,6 +27,7 @@ impl Manifest {
             stream: stream.to_owned(),
             subjects: vec![subject.to_owned()],
             subscription: String::new(),
+            top: String::new(),
             key: Some("subject_token = 2".to_owned()),
             retry: String::new(),
             emits: Vec::new(),
@@ -45,6 +47,13 @@ impl Manifest {
     pub fn shared(mut self) -> Self {
         self.key = None;
         self.subscription("mode = \"shared\"")
+    }
+
+    /// Adds lines above the first section.
+    #[must_use]
+    pub fn top(mut self, lines: &str) -> Self {
+        let _ = writeln!(self.top, "{lines}");
+        self
     }
 
     /// Adds lines to `[subscription]`.
@@ -90,8 +99,9 @@ impl Manifest {
             quoted.join(", ")
         };
         let mut text = format!(
-            "component = \"{}\"\n\n[subscription]\nstream = \"{}\"\nsubjects = [{}]\n{}\n[grants]\nemit = [{}]\n",
+            "component = \"{}\"\n{}\n[subscription]\nstream = \"{}\"\nsubjects = [{}]\n{}\n[grants]\nemit = [{}]\n",
             self.component,
+            self.top,
             self.stream,
             quoted(&self.subjects),
             self.subscription,

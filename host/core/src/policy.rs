@@ -49,6 +49,36 @@ impl RetryPolicy {
     }
 }
 
+/// How long an instance of a plug-in lives. The core has no use for it, but configuration and sandbox speak of it in the same words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each attempt gets an instance of its own.
+    #[default]
+    Fresh,
+    /// An instance serves several attempts, until one fails or a bound is reached.
+    Reuse(Reuse),
+}
+
+/// Bounds of an instance that serves several attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    /// Attempts of one instance, at most. At least 1.
+    pub invocations_max: u32,
+    /// No attempt begins in an instance that is older than this, in milliseconds.
+    pub age_max_ms: u64,
+    /// One attempt in so many is made again in a fresh instance, and their effects are compared; none: it is never checked.
+    pub audit_one_in: Option<u32>,
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self { invocations_max: 1_000, age_max_ms: 60_000, audit_one_in: None }
+    }
+}
+
+/// One audit in so many attempts, unless a manifest says otherwise.
+pub const AUDIT_ONE_IN: u32 = 100;
+
 /// What happens to a message whose attempts are used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExhausted {
@@ -212,8 +242,9 @@ impl Default for Policy {
     }
 }
 
-/// Spreads the bits of a number (the finaliser of splitmix64): jitter without a source of randomness.
-fn scramble(seed: u64) -> u64 {
+/// Spreads the bits of a number (the finaliser of splitmix64): chance without a source of randomness.
+#[must_use]
+pub fn scramble(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -150,6 +150,7 @@ pub struct Terms {
 }
 
 /// The buffered reads and effects of one attempt.
+#[derive(Clone)]
 pub struct Transaction {
     view: Arc<dyn StateView>,
     terms: Arc<Terms>,
@@ -230,9 +231,15 @@ impl Transaction {
 
     /// The effects, once the handler has returned ok.
     #[must_use]
-    pub fn into_writes(self) -> WriteSet {
-        let state = self.state.into_iter().map(|((space, key), value)| StateWrite { space, key, value }).collect();
-        WriteSet { state, events: self.events }
+    pub fn into_writes(mut self) -> WriteSet {
+        self.take_writes()
+    }
+
+    /// The same for one that can't be given up: its instance lives on. Nothing may be done with it afterwards.
+    pub fn take_writes(&mut self) -> WriteSet {
+        let state = std::mem::take(&mut self.state).into_iter();
+        let state = state.map(|((space, key), value)| StateWrite { space, key, value }).collect();
+        WriteSet { state, events: std::mem::take(&mut self.events) }
     }
 
     /// The value of a state key.

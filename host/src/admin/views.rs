@@ -105,7 +105,7 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
 }
 
 fn problems(entry: &Entry) -> impl Iterator<Item = String> {
-    entry.deployment.iter().chain(&entry.subscription).chain(entry.streams.values()).cloned()
+    entry.deployment.iter().chain(&entry.isolation).chain(&entry.subscription).chain(entry.streams.values()).cloned()
 }
 
 pub(super) fn name(snapshot: &Snapshot, consumer: ConsumerId) -> String {

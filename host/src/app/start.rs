@@ -28,7 +28,7 @@ use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::store::{self, Opened};
 use crate::versions::Versions;
-use crate::wasm::{self, Sandbox};
+use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
 const RUNS_PER_EXECUTOR: usize = 4;
@@ -57,17 +57,18 @@ impl Threads {
         opened: Opened,
         clock: Clock,
         links: &Links,
-        channel: (Sender<Note>, Receiver<Note>),
-        failed: mpsc::Sender<FailedVersion>,
+        board: &Arc<Board>,
+        channels: (Sender<Note>, Receiver<Note>, mpsc::Sender<FailedVersion>),
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
-        let (notes, for_driver) = channel;
+        let (notes, for_driver, failed) = channels;
         let count = match config.limits.executor_threads {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             count => count,
         };
         let mut sandbox = Sandbox::new(&wasm::Settings {
             instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
+            kept_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(KEPT_PER_THREAD),
             memory_bytes_max: MEMORY_BYTES_MAX,
             component_bytes_max: config.limits.component_bytes_max,
         })?;
@@ -78,7 +79,8 @@ impl Threads {
         let sandbox = Arc::new(sandbox);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
-        let shared = Arc::new(Shared { sandbox, reader: Arc::clone(&reader), clock, draining, seed });
+        let shared =
+            Arc::new(Shared { sandbox, reader: Arc::clone(&reader), board: Arc::clone(board), clock, draining, seed });
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
         let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
@@ -162,10 +164,10 @@ impl Host {
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
         let (failed, failed_versions) = mpsc::channel(FAILED_VERSIONS_MAX);
-        let threads = Threads::start(config, opened, clock, &links, (notes.clone(), for_driver), failed)?;
         let versions = Arc::new(Versions::open(&config.store.path.join(VERSIONS))?);
         let (desk, requests) = Desk::open(failed_versions);
         let board = Arc::new(Board::default());
+        let threads = Threads::start(config, opened, clock, &links, &board, (notes.clone(), for_driver, failed))?;
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));

@@ -18,11 +18,13 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 /// None if the file is not TOML; otherwise as much as could be read, with the context's problems beside it.
 pub(super) fn read(context: &Context<'_>) -> Option<HostConfig> {
     let mut root = context.root()?;
+    let nats = nats(context, root.section("nats"));
+    let store = store(context, root.section("store"));
     let (consumers, watch) = consumers(context, root.section("consumers"));
     let config = HostConfig {
         file: context.file.into(),
-        nats: nats(context, root.section("nats")),
-        store: store(context, root.section("store")),
+        nats,
+        store,
         consumers,
         watch,
         admin: admin(context, root.section("admin")),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pelton_core::grants::Grants;
 use pelton_core::ids::Version;
-use pelton_core::policy::Policy;
+use pelton_core::policy::{Isolation, Policy};
 use pelton_core::transaction::EffectLimits;
 
 use super::directory;
@@ -43,6 +43,8 @@ pub struct Manifest {
     pub effects: EffectLimits,
     /// How long an attempt may take, and how much memory.
     pub run: RunLimits,
+    /// Whether instances serve several attempts.
+    pub isolation: Isolation,
     /// Its `[config]`, as the plug-in reads it.
     pub config: BTreeMap<String, String>,
     /// Streams to create if they are missing.

@@ -36,6 +36,7 @@ pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
     let shared_state = scope(root.section("state"));
     let policy = Policy { versions, shared_state, ..policies(context, &mut root, &mut places) };
     let (policy, effects, run) = limits::limits(root.section("limits"), policy);
+    let isolation = limits::isolation(context, &mut root);
     let config = root.section("config").free_texts();
     let deploy = deploy::deploy(root.section("deploy"));
     let streams = streams::streams(context, &mut root, &mut places);
@@ -53,6 +54,7 @@ pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
         policy,
         effects,
         run,
+        isolation,
         config,
         streams,
         file: context.file.into(),

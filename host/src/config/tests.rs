@@ -69,7 +69,7 @@ subjects = []
     let expected = r#"consumers/x.toml:1:13: error[PC005]: "component" must be a string; it is an integer
   help: write a string
 consumers/x.toml:2:1: error[PC003]: unknown field "colour"
-  help: fields at the top level: component, subscription, key, id, order, grants, state, retry, release, park, breaker, dead_letters, rate, share, limits, config, streams
+  help: fields at the top level: component, digest, subscription, key, id, order, grants, state, retry, release, park, breaker, dead_letters, rate, share, limits, isolation, reuse, config, deploy, streams
 consumers/x.toml:3:2: error[PC004]: "subjects" in [subscription] is missing
   help: add subjects = ["PATTERN"]; [">"] is all of the stream
 consumers/x.toml:4:10: error[PC008]: "stream" in [subscription] can't be "OR DERS"
@@ -402,6 +402,34 @@ fn a_manifest_can_be_compared_part_by_part() {
     let (before, after) = (parsed(MINIMAL), parsed(&format!("{MINIMAL}[retry]\njitter = 0\n")));
     assert!(before != after && before.policy != after.policy);
     assert!(before.subscription == after.subscription && before.effects == after.effects);
+}
+
+#[test]
+fn instances_are_fresh_unless_a_manifest_says_otherwise() {
+    use pelton_core::policy::{AUDIT_ONE_IN, Isolation, Reuse};
+    let isolation = |top: &str, reuse: &str| parsed(&format!("{top}\n{MINIMAL}[reuse]\n{reuse}\n")).isolation;
+    assert_eq!(isolation("", ""), Isolation::Fresh);
+    assert_eq!(isolation("isolation = \"reuse\"", ""), Isolation::Reuse(Reuse::default()));
+    let audited = Reuse { audit_one_in: Some(AUDIT_ONE_IN), ..Reuse::default() };
+    assert_eq!(isolation("isolation = \"audited\"", ""), Isolation::Reuse(audited));
+    let all = Reuse { invocations_max: 5, age_max_ms: 6, audit_one_in: Some(7) };
+    let text = "invocations_max = 5\nage_max_ms = 6\naudit_one_in = 7";
+    assert_eq!(isolation("isolation = \"audited\"", text), Isolation::Reuse(all));
+}
+
+#[test]
+fn a_bound_of_reuse_without_the_mode_that_it_belongs_to_is_refused() {
+    for (top, line) in [
+        ("", "invocations_max = 5"),
+        ("isolation = \"fresh\"", "age_max_ms = 5"),
+        ("", "audit_one_in = 5"),
+        ("isolation = \"reuse\"", "audit_one_in = 5"),
+    ] {
+        let report = manifest_report(&format!("{top}\n{MINIMAL}[reuse]\n{line}\n"));
+        assert_eq!(report.problems().len(), 1, "{report}");
+        assert_eq!(report.problems()[0].code, Code::Conflict, "{report}");
+        assert!(report.to_string().contains("above the first section"), "{report}");
+    }
 }
 
 fn example(path: &str) -> PathBuf {

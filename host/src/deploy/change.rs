@@ -50,6 +50,7 @@ impl Deployer {
         self.deps.board.note(name, |entry| {
             entry.version = Some(version);
             entry.deployment = remark;
+            entry.isolation = None;
         });
         Ok(())
     }

@@ -26,6 +26,7 @@ pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
         policy,
         effects,
         run,
+        isolation,
         config,
         streams,
         file: _,
@@ -33,7 +34,7 @@ pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
     // Whatever decides what a message is: one that was read before the change would be taken for another after it.
     let reading =
         digest(&format!("{subscription:?} {key:?} {id:?} {entity_version:?} {streams:?} {}", policy.shared_state));
-    let rules = digest(&format!("{grants:?} {policy:?} {effects:?} {run:?} {config:?} {deploy:?}"));
+    let rules = digest(&format!("{grants:?} {policy:?} {effects:?} {run:?} {isolation:?} {config:?} {deploy:?}"));
     Form { version, reading, rules }
 }
 
@@ -67,6 +68,7 @@ pub(super) fn rules(manifest: &Manifest, plugin: Plugin, mark_ttl_ms: u64) -> Ru
         shared_state: manifest.policy.shared_state,
         limits: RunLimits::new(manifest.run.timeout_ms, manifest.run.memory_bytes, &manifest.effects),
         identity: identity(manifest),
+        isolation: manifest.isolation,
     }
 }
 
@@ -125,6 +127,7 @@ mod tests {
         ] {
             assert_eq!(step(MANIFEST, &format!("{MANIFEST}{section}\n")), Some(Step::Change), "{section}");
         }
+        assert_eq!(step(MANIFEST, &format!("isolation = \"reuse\"\n{MANIFEST}")), Some(Step::Change));
         let by_version = format!("{MANIFEST}[order]\nby = \"version\"\nheader = \"rev\"\n");
         for line in ["first = \"any\"", "gap_longest_ms = 5", "on_gap = \"dead-letter\""] {
             assert_eq!(step(&by_version, &format!("{by_version}{line}\n")), Some(Step::Change), "{line}");

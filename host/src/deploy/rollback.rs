@@ -61,7 +61,10 @@ impl Deployer {
             |error: anyhow::Error| RollBackRefused::Failed { consumer: name.into(), reason: format!("{error:#}") };
         self.replace(name, loaded, false).map_err(failed)?;
         tracing::warn!(consumer = name, from = from.short(), to = to.short(), reason, "rolled back");
-        self.deps.board.note(name, |entry| entry.version = Some(to));
+        self.deps.board.note(name, |entry| {
+            entry.version = Some(to);
+            entry.isolation = None;
+        });
         self.remark_held_back(name, from);
         Ok(RolledBack { from, to, durable: recorded.is_ok() })
     }

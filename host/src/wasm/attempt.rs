@@ -84,6 +84,13 @@ impl Attempt {
         }
     }
 
+    /// Begins the next attempt in the same instance: only what belongs to the instance stays.
+    pub(super) fn renew(&mut self, call: Call) {
+        let growth = self.growth.go_on();
+        let wasi = self.wasi.go_on(call.seed);
+        *self = Self { growth, wasi, ..Self::new(call) };
+    }
+
     /// What is left of the attempt's time.
     pub(super) fn time_left(&self) -> Duration {
         Duration::from_millis(self.limits.timeout_ms).saturating_sub(self.started.elapsed())

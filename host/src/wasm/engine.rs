@@ -9,6 +9,8 @@ use super::growth::TABLE_ELEMENTS_MAX;
 pub struct Settings {
     /// Attempts that may run at once: the number of executor threads.
     pub instances_max: u32,
+    /// Instances that may be kept between attempts, for consumers that ask for it.
+    pub kept_max: u32,
     /// The largest `limits.memory_bytes` that a manifest may ask for, in bytes.
     pub memory_bytes_max: usize,
     /// The largest component that is loaded, in bytes.
@@ -17,7 +19,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { instances_max: 4, memory_bytes_max: 256 << 20, component_bytes_max: 64 << 20 }
+        Self {
+            instances_max: 4,
+            kept_max: 4 * super::KEPT_PER_THREAD,
+            memory_bytes_max: 256 << 20,
+            component_bytes_max: 64 << 20,
+        }
     }
 }
 
@@ -98,7 +105,7 @@ fn config(settings: &Settings) -> Config {
 }
 
 fn pool(settings: &Settings) -> PoolingAllocationConfig {
-    let instances = instances(settings);
+    let instances = instances(settings).saturating_add(settings.kept_max);
     let keep = match PoolingAllocationConfig::is_pagemap_scan_available() {
         true => KeepResident::WITH_PAGEMAP_SCAN,
         false => KeepResident::WITHOUT,

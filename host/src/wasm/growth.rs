@@ -26,6 +26,11 @@ impl Growth {
         Self { memory_bytes_max, memory_bytes: 0, refused: None }
     }
 
+    /// That of the instance's next attempt, under the same limits: what it has it keeps, and what was refused before explains nothing.
+    pub(super) fn go_on(&self) -> Self {
+        Self { refused: None, ..*self }
+    }
+
     /// The last growth that was refused.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.refused

@@ -25,6 +25,8 @@ pub(super) enum Stream {
 /// What an attempt has written so far.
 #[derive(Default)]
 pub(super) struct Lines {
+    /// Nothing reaches the log: the attempt is made a second time, and its lines are there already.
+    pub(super) muted: bool,
     log_lines: usize,
     log_bytes: usize,
     log_dropped: usize,
@@ -124,6 +126,9 @@ impl Attempt {
     }
 
     fn write_line(&self, level: Level, source: &str, text: &str, fields: &str) {
+        if self.lines.muted {
+            return;
+        }
         let message = self.transaction.message();
         let (text, fields) = (printable(text), printable(fields));
         at_level!(

@@ -5,8 +5,8 @@
 //! thread that may be busy for seconds, running on an executor thread with a stack of [`EXECUTOR_STACK_BYTES`].
 //!
 //! A plug-in can't stop, crash, starve or bloat the host: time is limited by epochs, memory and tables by the pool and a limiter, what a
-//! call carries by wasmtime, what an attempt does by its transaction, what it writes by the budget of its lines. Nothing is reused: a
-//! store is made for one attempt and dropped with it. (Instances that live longer will be a manifest's choice, made in `run`.)
+//! call carries by wasmtime, what an attempt does by its transaction, what it writes by the budget of its lines. A
+//! store is made for one attempt and dropped with it, unless a manifest chooses that instances serve several ([`Sandbox::run_kept`]).
 
 mod attempt;
 mod clock;
@@ -22,6 +22,7 @@ mod load;
 mod precompiled;
 mod sandbox;
 mod verify;
+mod warm;
 mod wasi;
 
 pub use attempt::{Identity, RunLimits};
@@ -30,6 +31,7 @@ pub use engine::{EXECUTOR_STACK_BYTES, SandboxError, Settings};
 pub use load::{LoadTerms, Plugin};
 pub use sandbox::Sandbox;
 pub use verify::LoadError;
+pub use warm::{KEPT_PER_THREAD, Kept, Outcome, Serves};
 
 #[cfg(test)]
 mod tests;

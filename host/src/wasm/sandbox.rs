@@ -88,19 +88,26 @@ impl Sandbox {
         attempt: u32,
         seed: u64,
     ) -> Result<Result<WriteSet, Failure>, ReadError> {
-        let message = Arc::clone(transaction.message());
         let identity = Arc::clone(identity);
         let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
+        self.run_fresh(plugin, call, false)
+    }
+
+    /// The same; `muted`: what it logs is in the log already.
+    pub(super) fn run_fresh(
+        &self,
+        plugin: &Plugin,
+        call: Call,
+        muted: bool,
+    ) -> Result<Result<WriteSet, Failure>, ReadError> {
+        let message = Arc::clone(call.transaction.message());
         let _permit = self.gate.enter();
         let mut store = self.store(call);
-        let called = handle(plugin, &mut store, &message, attempt);
-        let data = store.data_mut();
-        data.finish_lines();
-        match called {
-            Ok(Ok(())) => Ok(Ok(store.into_data().transaction.into_writes())),
-            Ok(Err(failure)) => Ok(Err(from_guest(failure))),
-            Err(error) => ended::failure(&error, data).map(Err),
-        }
+        store.data_mut().lines.muted = muted;
+        // The deadline covers both.
+        let instance = plugin.pre.instantiate(&mut store);
+        let called = instance.and_then(|instance| handle(&instance, &mut store, &message));
+        finish(called, &mut store)
     }
 
     /// A store for one attempt, with its limits set and its deadline running.
@@ -135,16 +142,14 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Attempt>> {
     Ok(linker)
 }
 
-/// Instantiates and calls. The deadline covers both.
-fn handle(
-    plugin: &Plugin,
+/// Calls the handler of an instance.
+pub(super) fn handle(
+    instance: &Consumer,
     store: &mut Store<Attempt>,
     message: &Message,
-    attempt: u32,
 ) -> wasmtime::Result<Result<(), types::Failure>> {
     let headers: Vec<(&str, &str)> =
         message.headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
-    let instance = plugin.pre.instantiate(&mut *store)?;
     let message = handler::Message {
         id: &message.id,
         subject: &message.subject,
@@ -153,9 +158,23 @@ fn handle(
         payload: &message.payload,
         sequence: message.sequence,
         published_at_ms: message.published_at_ms,
-        attempt,
+        attempt: store.data().attempt,
     };
     instance.pelton_consumer_handler().call_handle(store, message)
+}
+
+/// Ends an attempt: its output, and what came of it.
+pub(super) fn finish(
+    called: wasmtime::Result<Result<(), types::Failure>>,
+    store: &mut Store<Attempt>,
+) -> Result<Result<WriteSet, Failure>, ReadError> {
+    let data = store.data_mut();
+    data.finish_lines();
+    match called {
+        Ok(Ok(())) => Ok(Ok(data.transaction.take_writes())),
+        Ok(Err(failure)) => Ok(Err(from_guest(failure))),
+        Err(error) => ended::failure(&error, data).map(Err),
+    }
 }
 
 fn from_guest(failure: types::Failure) -> Failure {

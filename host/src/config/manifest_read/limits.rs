@@ -1,10 +1,11 @@
-//! `[limits]`: of one attempt, and of what the consumer holds.
+//! `[limits]`: of one attempt, and of what the consumer holds. `isolation` and `[reuse]`: how long an instance lives.
 
-use pelton_core::policy::{Policy, ReleasePolicy};
+use pelton_core::policy::{AUDIT_ONE_IN, Isolation, Policy, ReleasePolicy, Reuse};
 use pelton_core::transaction::EffectLimits;
 
 use crate::config::manifest::RunLimits;
-use crate::config::reader::Section;
+use crate::config::reader::{At, Context, Section};
+use crate::config::report::Code;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -36,4 +37,45 @@ pub(super) fn limits(mut section: Section<'_, '_>, policy: Policy) -> (Policy, E
     };
     section.finish();
     (policy, effects, run)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Fresh,
+    Reuse,
+    Audited,
+}
+
+/// `isolation` and `[reuse]`. A bound without a mode that it belongs to is a mistake: somebody believes that it does something.
+pub(super) fn isolation(context: &Context<'_>, root: &mut Section<'_, '_>) -> Isolation {
+    let default = Reuse::default();
+    let modes = [("fresh", Mode::Fresh), ("reuse", Mode::Reuse), ("audited", Mode::Audited)];
+    let mode = root.choice("isolation", &modes).map_or(Mode::Fresh, |mode| mode.value);
+    let mut section = root.section("reuse");
+    let invocations = section.number("invocations_max", 1..=1_000_000, "attempts");
+    let age = section.number("age_max_ms", 1..=3_600_000, "milliseconds");
+    let one_in = section.number("audit_one_in", 1..=1_000_000, "attempts");
+    section.finish();
+    let idle = |field: &str, given: &Option<At<u64>>, needed: &str| {
+        if let Some(given) = given {
+            let message = format!("\"{field}\" in [reuse] does nothing without {needed}");
+            let help = format!("add {needed} above the first section, or remove {field}");
+            context.report(Code::Conflict, given.offset, message, help);
+        }
+    };
+    if mode == Mode::Fresh {
+        let needed = "isolation = \"reuse\" or isolation = \"audited\"";
+        idle("invocations_max", &invocations, needed);
+        idle("age_max_ms", &age, needed);
+    }
+    if mode != Mode::Audited {
+        idle("audit_one_in", &one_in, "isolation = \"audited\"");
+    }
+    let number = |at: At<u64>| u32::try_from(at.value).unwrap_or(u32::MAX);
+    let reuse = Reuse {
+        invocations_max: invocations.map_or(default.invocations_max, number),
+        age_max_ms: age.map_or(default.age_max_ms, |at| at.value),
+        audit_one_in: (mode == Mode::Audited).then(|| one_in.map_or(AUDIT_ONE_IN, number)),
+    };
+    if mode == Mode::Fresh { Isolation::Fresh } else { Isolation::Reuse(reuse) }
 }

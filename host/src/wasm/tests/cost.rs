@@ -12,7 +12,12 @@ const LOOK_LIMIT: Duration = Duration::from_secs(30);
 fn refused(modules: &str) -> LoadError {
     let component = wat::parse_str(format!("(component {modules})")).unwrap();
     // Larger than the sandbox of the other tests takes: what is tested is another limit.
-    let settings = Settings { instances_max: 1, memory_bytes_max: 1 << 20, component_bytes_max: 64 << 20 };
+    let settings = Settings {
+        instances_max: 1,
+        kept_max: KEPT_PER_THREAD,
+        memory_bytes_max: 1 << 20,
+        component_bytes_max: 64 << 20,
+    };
     let sandbox = Sandbox::new(&settings).unwrap();
     let begun = Instant::now();
     let error = sandbox.load(&component, &terms(Setup::default().identity())).expect_err("is refused");

@@ -66,7 +66,12 @@ fn nine_consumers_beside_a_hostile_one_get_their_own_results_whatever_it_does() 
 #[test]
 fn a_thousand_hostile_attempts_leave_no_instance_and_no_memory() {
     // A sandbox of its own, with one slot for attempts and one for trials: a slot that did not come back would be missed at once.
-    let settings = Settings { instances_max: 1, memory_bytes_max: 16 << 20, component_bytes_max: 1 << 20 };
+    let settings = Settings {
+        instances_max: 1,
+        kept_max: KEPT_PER_THREAD,
+        memory_bytes_max: 16 << 20,
+        component_bytes_max: 1 << 20,
+    };
     let sandbox = Sandbox::new(&settings).unwrap();
     let setup = Setup::default();
     let terms = terms(setup.identity());

@@ -9,6 +9,7 @@ mod crowd;
 mod guest;
 mod hostile;
 mod load;
+mod warm;
 mod wasi;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,12 @@ use pelton_core::transaction::{EffectLimits, ReadError, StateView, Terms, Transa
 use super::*;
 
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
-    let settings = Settings { instances_max: 4, memory_bytes_max: 64 << 20, component_bytes_max: 1 << 20 };
+    let settings = Settings {
+        instances_max: 4,
+        kept_max: 4 * KEPT_PER_THREAD,
+        memory_bytes_max: 64 << 20,
+        component_bytes_max: 1 << 20,
+    };
     Sandbox::new(&settings).unwrap()
 });
 

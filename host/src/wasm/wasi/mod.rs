@@ -34,6 +34,11 @@ impl Wasi {
     pub(super) fn new(seed: u64) -> Self {
         Self { random: seed, monotonic_ns: 0, files: None }
     }
+
+    /// That of the instance's next attempt: all but the resources that the instance may hold begins anew.
+    pub(super) fn go_on(&mut self, seed: u64) -> Self {
+        Self { files: self.files.take(), ..Self::new(seed) }
+    }
 }
 
 /// Links the interfaces of [`PACKAGES`].
