@@ -88,6 +88,7 @@ fn serving(name: &str, rules: Rules) -> Serving {
         mark_ttl_ms: rules.mark_ttl_ms,
         consumer_name: name.into(),
         shared_state: rules.shared_state,
+        version: rules.plugin.version(),
     };
     Serving {
         plugin: rules.plugin,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::effects::{Event, Scope, Space, StateValue, StateWrite, WriteSet};
 use crate::grants::{self, Grants};
+use crate::ids::Version;
 use crate::message::Message;
 
 /// The newest state that an attempt may see: what is durable and what earlier messages of its key left.
@@ -147,6 +148,8 @@ pub struct Terms {
     pub consumer_name: Box<str>,
     /// Whether all keys of the consumer share their state.
     pub shared_state: bool,
+    /// The version of its plug-in, which its events carry.
+    pub version: Version,
 }
 
 /// The buffered reads and effects of one attempt.
@@ -354,7 +357,11 @@ impl Transaction {
         let carried = ["traceparent", "tracestate"]
             .into_iter()
             .filter_map(|name| message.header(name).map(|value| (name.into(), value.into())));
-        let own = [(CORRELATION_ID.into(), correlation.into()), (CAUSATION_ID.into(), message.id.clone())];
+        let own = [
+            (CORRELATION_ID.into(), correlation.into()),
+            (CAUSATION_ID.into(), message.id.clone()),
+            (VERSION.into(), self.terms.version.to_string().into()),
+        ];
         own.into_iter().chain(carried).collect::<Vec<_>>().into_iter()
     }
 
@@ -398,6 +405,8 @@ pub fn event_id(consumer: &str, message: &Message, number: impl fmt::Display) ->
 pub const CORRELATION_ID: &str = "pelton-correlation-id";
 /// The header that names the message whose handling emitted an event.
 pub const CAUSATION_ID: &str = "pelton-causation-id";
+/// The header that names the version of the plug-in that emitted an event: the digest of its component, in hex.
+pub const VERSION: &str = "pelton-version";
 
 fn within(limit: &'static str, value: usize, max: usize) -> Result<(), CallError> {
     if value > max { Err(CallError::Limit(LimitPassed { limit, max })) } else { Ok(()) }

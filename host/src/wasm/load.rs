@@ -114,7 +114,7 @@ impl Sandbox {
         let call = Call {
             identity: Arc::clone(&terms.identity),
             version: plugin.version,
-            transaction: trial_transaction(terms.grants.clone(), effects),
+            transaction: trial_transaction(terms.grants.clone(), effects, plugin.version),
             attempt: 1,
             seed: 0,
             limits,
@@ -142,8 +142,8 @@ impl Sandbox {
 }
 
 /// A transaction over nothing, whose effects nobody keeps.
-fn trial_transaction(grants: Grants, limits: EffectLimits) -> Transaction {
-    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name: "trial".into(), shared_state: true };
+fn trial_transaction(grants: Grants, limits: EffectLimits, version: Version) -> Transaction {
+    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name: "trial".into(), shared_state: true, version };
     let message = Message {
         id: "trial".into(),
         mark: None,
