@@ -19,5 +19,6 @@ mod reload;
 mod sandbox;
 mod sandbox_load;
 mod stage;
+mod swaps;
 mod unreadable;
 mod versions;

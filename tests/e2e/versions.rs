@@ -282,3 +282,49 @@ async fn held_keys_come_back_when_another_version_serves_after_a_restart() -> Re
     stage.host.wait_log("deployed", SOON).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_rehearsal_refuses_a_version_that_traps_on_what_came_last() -> Result<()> {
+    let with = |manifest: Manifest| manifest.section("[deploy]", "rehearse = 20\ntrap_ratio_max = 0.2");
+    let mut stage = Stage::running_with("ledger", with).await?;
+    let before = stage.status_of("ledger").await?["version"].clone();
+    for n in 1..=10 {
+        stage.publish("a", &format!("{{\"n\":{n},\"do\":\"panic\"}}")).await?;
+    }
+    stage.events(10).await?;
+    stage.host.write("consumers/ledger.wasm", &std::fs::read(tools::guest("fails")?)?)?;
+    let told = |entry: &Value| entry["problems"].to_string().contains("in its rehearsal 10 of 10 messages");
+    stage.wait_status("the rehearsal refuses it", "ledger", told).await?;
+    assert_eq!(stage.status_of("ledger").await?["version"], before);
+    // One that handles them is rehearsed and serves, and nothing of its rehearsal is left.
+    swap_in(&stage, &ledger("good")?).await?;
+    stage.ledger("a", 11).await?;
+    assert_eq!(stage.ledger_events(1).await?[0].count, 11, "a rehearsal leaves nothing");
+    stage.no_more_events().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn editors_that_write_in_place_slowly_or_by_renaming_end_with_what_they_meant() -> Result<()> {
+    use std::io::Write as _;
+    let stage = Stage::running("ledger").await?;
+    // In place and slowly: half of a manifest is told, and changes nothing.
+    let text = manifest_of("ledger").section("[limits]", "timeout_ms = 777\nevents_max = 7").text();
+    let mut file = std::fs::File::create(stage.host.path("consumers/ledger.toml"))?;
+    file.write_all(&text.as_bytes()[..40])?;
+    file.sync_all()?;
+    let told = |entry: &Value| entry["problems"] != serde_json::json!([]);
+    stage.wait_status("half a manifest is refused", "ledger", told).await?;
+    assert_eq!(stage.status_of("ledger").await?["phase"], "running");
+    file.write_all(&text.as_bytes()[40..])?;
+    let sound = |entry: &Value| entry["problems"] == serde_json::json!([]);
+    stage.wait_status("the whole manifest is applied", "ledger", sound).await?;
+    // By renaming, as most editors do, with a copy of the old one beside it.
+    let (manifest, backup) = (stage.host.path("consumers/ledger.toml"), stage.host.path("consumers/ledger.toml~"));
+    std::fs::rename(&manifest, &backup)?;
+    std::fs::write(&manifest, "nonsense")?;
+    stage.wait_status("nonsense is refused", "ledger", told).await?;
+    std::fs::rename(&backup, &manifest)?;
+    stage.wait_status("the manifest is as it was", "ledger", sound).await?;
+    Ok(())
+}

@@ -8,6 +8,7 @@ mod look;
 mod outcome;
 mod prepare;
 mod refused;
+mod rehearse;
 mod request;
 mod resolve;
 mod rollback;

@@ -5,8 +5,9 @@ use pelton_core::ids::Version;
 use pelton_core::plan::Form;
 
 use super::deployer::Deployer;
-use super::forms::load_terms;
+use super::forms::{load_terms, rules};
 use super::look::{Source, Wanted, read_component};
+use super::rehearse::Rehearsal;
 use crate::config::Manifest;
 use crate::wasm::{LoadTerms, Plugin};
 
@@ -36,7 +37,26 @@ pub(super) struct LoadFailure {
 impl LoadFailure {
     /// Whether it says something about the version, and not about the machine.
     pub(super) fn is_the_versions(&self) -> bool {
-        !matches!(self.kind, "unreadable" | "broke" | "not-kept")
+        !matches!(self.kind, "unreadable" | "broke" | "not-kept" | "not-rehearsed")
+    }
+}
+
+/// Rehearses what was loaded.
+async fn rehearsed(rehearsal: Rehearsal, loaded: Loaded, mark_ttl_ms: u64) -> Result<Loaded, LoadFailure> {
+    let rules = rules(&loaded.manifest, loaded.plugin.clone(), mark_ttl_ms);
+    let refused = |error, kind, passing| LoadFailure {
+        form: loaded.form,
+        manifest: loaded.manifest.clone(),
+        error,
+        kind,
+        passing,
+    };
+    match rehearsal.run(&loaded.manifest, rules).await {
+        Ok(seen) => match seen.refusal(loaded.manifest.deploy.trap_ratio_max) {
+            Some(why) => Err(refused(anyhow!(why), "rehearsal", false)),
+            None => Ok(loaded),
+        },
+        Err(error) => Err(refused(error.context("the version can't be rehearsed"), "not-rehearsed", true)),
     }
 }
 
@@ -69,6 +89,8 @@ impl Deployer {
         let ready = self.ready(&wanted.manifest.name, wanted.form.version, &terms);
         let (sandbox, versions) = (self.deps.sandbox.clone(), self.deps.versions.clone());
         let bytes_max = self.deps.component_bytes_max;
+        let rehearsal = self.rehearsal(&wanted);
+        let mark_ttl_ms = self.deps.mark_ttl_ms;
         let (form, known) = (wanted.form, wanted.manifest.clone());
         async move {
             if let Some(plugin) = ready {
@@ -100,11 +122,28 @@ impl Deployer {
                 })?;
                 Ok(Loaded { manifest, form, text, plugin, from })
             });
-            loading.await.unwrap_or_else(|error| {
+            let loaded = loading.await.unwrap_or_else(|error| {
                 let error = anyhow!(error).context("the thread that compiles components broke");
                 Err(LoadFailure { form, manifest: known, error, kind: "broke", passing: true })
-            })
+            })?;
+            match rehearsal {
+                Some(rehearsal) => rehearsed(rehearsal, loaded, mark_ttl_ms).await,
+                None => Ok(loaded),
+            }
         }
+    }
+
+    /// The rehearsal of a new version, if its manifest wants one and there is one that serves meanwhile. What served before needs none.
+    fn rehearsal(&self, wanted: &Wanted) -> Option<Rehearsal> {
+        let running = self.running.get(&wanted.manifest.name)?;
+        let is_new = running.form.version != wanted.form.version && wanted.from == Source::Manifest;
+        (is_new && wanted.manifest.deploy.rehearse > 0).then(|| Rehearsal {
+            connection: self.deps.connection.clone(),
+            reader: self.deps.reader.clone(),
+            sandbox: self.deps.sandbox.clone(),
+            clock: self.deps.clock,
+            consumer: running.deployed.consumer,
+        })
     }
 
     /// The plug-in of a version that serves, or served before it, if it was verified for these terms.
