@@ -4,6 +4,7 @@
 //! read and a write of state, and one event. The checker then looks at every event, so that a fast wrong answer is no result.
 
 mod poisoned;
+mod swap;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 pub use poisoned::{PoisonedOptions, PoisonedReport, run as poisoned};
+pub use swap::{SwapOptions, SwapReport, run as swap};
 
 use crate::checker::{Checker, Published, Violations};
 use crate::client::{Client, StreamSpec};

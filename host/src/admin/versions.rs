@@ -142,7 +142,7 @@ async fn deploy(
     let refused = |outcome: &Outcome| matches!(outcome.result, Verdict::Refused | Verdict::HeldBack);
     let text = |version: Version| version.to_string();
     Ok(Json(DeployView {
-        ok: report.complete && !report.outcomes.iter().any(refused) && !(all && !report.problems.is_empty()),
+        ok: report.complete && !report.outcomes.iter().any(refused) && (!all || report.problems.is_empty()),
         consumers: report
             .outcomes
             .into_iter()

@@ -256,7 +256,7 @@ impl Deployer {
             }
         }
         self.deps.board.note(name, |entry| entry.deployment = Some(text.clone()));
-        self.begin_with_the_last(name, form.version, failure.manifest, &text).await
+        self.begin_with_the_last(name, form.version, *failure.manifest, &text).await
     }
 
     fn tell_failure(&self, name: &str, outcome: anyhow::Result<()>) -> Option<String> {

@@ -26,7 +26,7 @@ pub(super) struct Loaded {
 pub(super) struct LoadFailure {
     /// The form that it had.
     pub(super) form: Form,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Box<Manifest>,
     pub(super) error: anyhow::Error,
     /// The stable word for it.
     pub(super) kind: &'static str,
@@ -46,7 +46,7 @@ async fn rehearsed(rehearsal: Rehearsal, loaded: Loaded, mark_ttl_ms: u64) -> Re
     let rules = rules(&loaded.manifest, loaded.plugin.clone(), mark_ttl_ms);
     let refused = |error, kind, passing| LoadFailure {
         form: loaded.form,
-        manifest: loaded.manifest.clone(),
+        manifest: Box::new(loaded.manifest.clone()),
         error,
         kind,
         passing,
@@ -99,8 +99,13 @@ impl Deployer {
             }
             let loading = tokio::task::spawn_blocking(move || {
                 let Wanted { manifest, form, text, from } = wanted;
-                let unreadable =
-                    |error| LoadFailure { form, manifest: manifest.clone(), error, kind: "unreadable", passing: true };
+                let unreadable = |error| LoadFailure {
+                    form,
+                    manifest: Box::new(manifest.clone()),
+                    error,
+                    kind: "unreadable",
+                    passing: true,
+                };
                 let bytes = match from {
                     Source::Manifest => read_component(&manifest, bytes_max).map_err(unreadable)?,
                     Source::Kept => versions.bytes(form.version).map_err(unreadable)?,
@@ -110,12 +115,12 @@ impl Deployer {
                 let plugin = sandbox.load(&bytes, &terms).map_err(|error| {
                     let (kind, passing) = (error.kind(), error.may_pass());
                     let error = anyhow!(error).context(format!("component {}", manifest.component.display()));
-                    LoadFailure { form, manifest: manifest.clone(), error, kind, passing }
+                    LoadFailure { form, manifest: Box::new(manifest.clone()), error, kind, passing }
                 })?;
                 // A version that serves can be brought back, also when its file is gone.
                 versions.keep(form.version, &bytes).map_err(|error| LoadFailure {
                     form,
-                    manifest: manifest.clone(),
+                    manifest: Box::new(manifest.clone()),
                     error,
                     kind: "not-kept",
                     passing: true,
@@ -124,7 +129,7 @@ impl Deployer {
             });
             let loaded = loading.await.unwrap_or_else(|error| {
                 let error = anyhow!(error).context("the thread that compiles components broke");
-                Err(LoadFailure { form, manifest: known, error, kind: "broke", passing: true })
+                Err(LoadFailure { form, manifest: Box::new(known), error, kind: "broke", passing: true })
             })?;
             match rehearsal {
                 Some(rehearsal) => rehearsed(rehearsal, loaded, mark_ttl_ms).await,

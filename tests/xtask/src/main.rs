@@ -103,6 +103,8 @@ enum BenchName {
     Throughput,
     /// 100,000 messages of a key that can't be handled, in the middle of 1,000,000 others
     Poisoned,
+    /// Twenty new versions of a plug-in under load, beside the same load without
+    Swap,
 }
 
 #[tokio::main]
@@ -163,6 +165,10 @@ async fn measure(name: BenchName, json: bool, messages: Option<u64>) -> Result<b
             let default = PoisonedOptions::default();
             let options = PoisonedOptions { others: messages.unwrap_or(default.others), ..default };
             let report = bench::poisoned(options).await?;
+            (report.table(), serde_json::to_string(&report)?, report.is_good())
+        }
+        BenchName::Swap => {
+            let report = bench::swap(bench::SwapOptions::default()).await?;
             (report.table(), serde_json::to_string(&report)?, report.is_good())
         }
     };
