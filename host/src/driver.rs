@@ -3,6 +3,8 @@
 //! It decides nothing and waits for nothing but its channel: every action is a message to somebody else. When the channel closes, or on a
 //! fatal error, it ends, and with it the channels to those that work for it.
 
+mod standing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +16,9 @@ use pelton_core::batch::Batch;
 use pelton_core::effects::Event;
 use pelton_core::ids::{ConsumerId, RowId, Version};
 use pelton_core::message::{DeadLetter, GivenUp, Message};
-use pelton_core::parked::Parked;
 use pelton_core::policy::Policy;
-use pelton_core::transaction::ReadError;
 use pelton_core::{
-    Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, Probation, Start, Status,
+    Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, OutboxItem, Probation, Start, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,7 +27,7 @@ use crate::deployed::{Deployed, Rules};
 use crate::executor::Assignment;
 use crate::faults;
 use crate::nats::{PublisherHandle, SubscriptionHandle};
-use crate::store::{DeadLetterQuery, Reader};
+use crate::store::Reader;
 
 /// What the driver is told.
 pub enum Note {
@@ -43,6 +43,8 @@ pub enum Note {
     Detach(ConsumerId, oneshot::Sender<()>),
     /// An operator wants something.
     Operate(ConsumerId, Operation, oneshot::Sender<Result<(), OperationRefused>>),
+    /// Which events wait to be published, of one consumer or of all: the first so many behind a row.
+    Outbox(Option<ConsumerId>, RowId, usize, oneshot::Sender<Vec<OutboxItem>>),
     /// Why is this key where it is?
     Explain(ConsumerId, Box<str>, oneshot::Sender<Option<Explanation>>),
     /// How are things?
@@ -93,6 +95,8 @@ pub struct FailedVersion {
 /// The core's books, and what the core stopped on its own account.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// When that was: milliseconds since 1970-01-01 UTC.
+    pub wall_ms: u64,
     /// The books.
     pub status: Status,
     /// Consumers that wait for an operator, and why.
@@ -216,6 +220,7 @@ impl Driver {
             Note::Detach(consumer, done) => self.detach(consumer, done),
             Note::PublishUnder(session) => self.publish_under(session),
             Note::Fatal(error) => return Err(error),
+            Note::Outbox(of, after, limit, answer) => _ = answer.send(self.core.outbox(of, after, limit)),
             Note::Operate(..) | Note::Explain(..) | Note::Status(_) => return self.answer(note),
         }
         Ok(Turn::GoOn)
@@ -238,7 +243,11 @@ impl Driver {
                 _ = answer.send(self.core.explain(consumer, &key));
             }
             (Note::Status(answer), Turn::GoOn) => {
-                _ = answer.send(Snapshot { status: self.core.status(), halted: self.halted.clone() });
+                _ = answer.send(Snapshot {
+                    wall_ms: self.clock.now().wall_ms,
+                    status: self.core.status(),
+                    halted: self.halted.clone(),
+                });
             }
             // It is over: whoever asked finds nobody.
             (_, Turn::Drained) => return Ok(Turn::Drained),
@@ -274,38 +283,6 @@ impl Driver {
                 Ok(Operation::Replay(Arc::new(DeadLetter { message, ..DeadLetter::clone(letter) })))
             }
         }
-    }
-
-    /// Whether the message that an operation is for is still as the operator saw it: handled a second time, it would be applied a second time.
-    fn still_stands(
-        &self,
-        consumer: ConsumerId,
-        operation: &Operation,
-    ) -> Result<Result<(), OperationRefused>, ReadError> {
-        let reader = &self.hands.reader;
-        let row = |id| reader.parked_row(consumer, id).map(|found| found.map(|found| found.row));
-        let found = match operation {
-            Operation::DropParked(seen) => row(seen.id)?.map(|row| row == *seen),
-            Operation::ReplaceParked(edited) => {
-                // Only the payload may differ.
-                let same = |row: Arc<Parked>| Parked { message: Arc::clone(&edited.message), ..(*row).clone() };
-                row(edited.id)?.map(|row| same(row) == **edited)
-            }
-            Operation::Replay(letter) => {
-                let message = &letter.message;
-                let found = find_dead_letter(reader, consumer, message.sequence, message.published_at_ms)?;
-                found.filter(|found| found.at_ms == letter.at_ms).map(|_| true)
-            }
-            Operation::DropDeadLetter { sequence, published_at_ms } => {
-                find_dead_letter(reader, consumer, *sequence, *published_at_ms)?.map(|_| true)
-            }
-            Operation::Pause { .. } | Operation::Resume | Operation::Release(_) | Operation::ReleaseAll => Some(true),
-        };
-        Ok(match found {
-            Some(true) => Ok(()),
-            Some(false) => Err(OperationRefused::BeingReleased),
-            None => Err(OperationRefused::NotParked),
-        })
     }
 
     fn attach(&mut self, attachment: Attachment) {
@@ -385,6 +362,7 @@ impl Driver {
             | Action::DeadLettered { .. }
             | Action::Parked { .. }
             | Action::Unparked { .. }
+            | Action::StateEdited { .. }
             | Action::DeadLetterRemoved { .. } => self.report(action),
         }
         Turn::GoOn
@@ -423,6 +401,15 @@ impl Driver {
                 reader.note_parked(consumer, &row);
             }
             Action::Unparked { consumer, place } => reader.note_unparked(consumer, &place),
+            Action::StateEdited { consumer, key, writes } => {
+                tracing::info!(
+                    consumer = consumer.0,
+                    ?key,
+                    entries = writes.state.len(),
+                    "state edited by an operator"
+                );
+                reader.apply(consumer, key.as_ref(), None, &writes);
+            }
             Action::DeadLetterRemoved { consumer, sequence, published_at_ms } => {
                 reader.note_dead_letter_removed(consumer, sequence, published_at_ms);
             }
@@ -500,22 +487,4 @@ impl Driver {
     fn name(&self, consumer: ConsumerId) -> Box<str> {
         self.consumers.get(&consumer).map_or_else(|| "?".into(), |attached| attached.deployed.name.clone())
     }
-}
-
-fn find_dead_letter(
-    reader: &Reader,
-    consumer: ConsumerId,
-    sequence: u64,
-    published_at_ms: u64,
-) -> Result<Option<Arc<DeadLetter>>, ReadError> {
-    let before = match published_at_ms.checked_sub(1) {
-        Some(earlier) => Some((consumer, sequence, earlier)),
-        None => sequence.checked_sub(1).map(|lower| (consumer, lower, u64::MAX)),
-    };
-    let found = reader.dead_letters(&DeadLetterQuery { consumer: Some(consumer), after: before, limit: 1 })?;
-    let letter = found.into_iter().next().map(|found| found.letter);
-    let is_it = |letter: &Arc<DeadLetter>| {
-        (letter.message.sequence, letter.message.published_at_ms) == (sequence, published_at_ms)
-    };
-    Ok(letter.filter(is_it))
 }

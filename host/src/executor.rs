@@ -133,9 +133,9 @@ fn fetch(shared: &Shared, fetch: Fetch) -> Result<Input, ReadError> {
 }
 
 fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> Result<JobResult, ReadError> {
-    let Job { message, attempt, dedup, versions } = job;
+    let Job { message, attempt, dedup, again, versions } = job;
     let consumer = deployed.consumer;
-    if let Some(mark) = message.mark.filter(|_| dedup)
+    if let Some(mark) = message.mark.filter(|_| dedup && again == 0)
         && shared.reader.seen(consumer, mark)?
     {
         return Ok(JobResult::Duplicate);
@@ -144,6 +144,9 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     let view = Arc::clone(&shared.reader) as Arc<dyn StateView>;
     let now_ms = shared.clock.now().wall_ms;
     let mut transaction = Transaction::new(view, Arc::clone(&serving.terms), consumer, Arc::clone(&message), now_ms);
+    if again > 0 && transaction.handle_again(again)? {
+        return Ok(JobResult::Duplicate);
+    }
     if let Some(rule) = versions
         && let Some(passed_over) = check_version(rule, &mut transaction)?
     {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod deploy;
 pub mod deployed;
+pub mod doctor;
 pub mod driver;
 pub mod durability;
 pub mod executor;

@@ -73,3 +73,13 @@ async fn health_is_told_over_http() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn top_without_a_terminal_names_what_tells_the_same() -> Result<()> {
+    let host = Host::prepare(HostOptions::on("nats://127.0.0.1:1"))?;
+    let output = host.run(&["top"])?;
+    let told = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("status --json"), "{told}");
+    Ok(())
+}

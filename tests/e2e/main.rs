@@ -2,6 +2,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking, also in the functions that it calls")]
 
+mod admin;
 mod bad_input;
 mod broker;
 mod cli;
@@ -14,6 +15,7 @@ mod main_path;
 mod operate;
 mod operate_dead;
 mod operate_input;
+mod operate_state;
 mod plugin_view;
 mod reload;
 mod sandbox;

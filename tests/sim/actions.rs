@@ -65,6 +65,9 @@ impl World {
             Action::RollBack { consumer, .. } => {
                 return holds(false, Broken::Books, || format!("{consumer:?} has no version on probation"));
             }
+            Action::StateEdited { consumer, .. } => {
+                holds(false, Broken::Books, || format!("state of {consumer:?} is edited, and nobody asked for it"))?;
+            }
             Action::Drained => {
                 if let Some(host) = &mut self.host {
                     let idle = host.life.runs.is_empty() && host.life.commit.is_none() && host.life.draining;

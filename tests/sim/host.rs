@@ -233,14 +233,20 @@ fn known(found: Found) -> Recovered {
         cursor: found.cursor,
         holds: found.holds,
         newest: found.newest,
+        again: found.again,
     };
-    let row =
-        |row: pelton::store::OutboxRow| OutboxRow { row: row.row, consumer: row.consumer, event: Arc::new(row.event) };
+    let row = |pelton::store::OutboxRow { row, consumer, event, since_ms }| OutboxRow {
+        row,
+        consumer,
+        event: Arc::new(event),
+        since_ms,
+    };
     Recovered {
         consumers: found.consumers.into_iter().map(consumer).collect(),
         outbox: found.outbox.into_iter().map(row).collect(),
         next_row: found.next_row.0,
         parked: found.parked,
         next_park: found.next_park.0,
+        next_consumer: found.next_consumer.0,
     }
 }

@@ -106,6 +106,9 @@ impl Ledger {
                 let row = there(row, Broken::Books, || format!("{}: {at:?} is removed and not there", books.name))?;
                 books.becomes_durable(message_id(&row.message), Fate::Parked, Fate::Dropped, false)
             }
+            Edit::MoveCursor { .. } | Edit::State { .. } | Edit::Forget { .. } => {
+                holds(false, Broken::Books, || format!("{edit:?}: nobody asked for it"))
+            }
             Edit::Hold { consumer, by, hold } => {
                 let books = self.of(*consumer, place)?;
                 match hold {

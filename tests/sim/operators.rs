@@ -88,6 +88,12 @@ impl World {
                 now.letters.contains_key(&(*sequence, *published_at_ms))
             }
             Operation::Pause { .. } | Operation::Resume | Operation::Release(_) | Operation::ReleaseAll => true,
+            // Its operators don't ask for these.
+            Operation::Suspend
+            | Operation::GoOn
+            | Operation::MoveCursor { .. }
+            | Operation::EditState { .. }
+            | Operation::Forget => false,
         }
     }
 

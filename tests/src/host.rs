@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::http::{Answer, Ask};
 use crate::manifest::Manifest;
 use crate::process::{Process, Usage, children_of, signal_pid, tail};
 use crate::tools::{self, HostBuild};
@@ -20,9 +21,6 @@ use crate::wait;
 
 /// How long a host may take until it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long an answer of the admin address may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Lines of the log that are shown when something goes wrong.
 const LOG_LINES_SHOWN: usize = 80;
@@ -36,6 +34,8 @@ pub struct HostOptions {
     pub nats: String,
     /// More of `pelton.toml`: sections `[store]` (its `path` stays the default), `[limits]`, `[log]`.
     pub extra: String,
+    /// The token that its admin server wants.
+    pub token: Option<String>,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
     /// Show the log when the host is dropped: the test runner keeps it back unless the test failed.
@@ -50,6 +50,7 @@ impl HostOptions {
             build: HostBuild::Normal,
             nats: format!("url = \"{url}\""),
             extra: String::new(),
+            token: None,
             environment: Vec::new(),
             show_log: true,
         }
@@ -59,6 +60,12 @@ impl HostOptions {
     #[must_use]
     pub fn embedded() -> Self {
         Self { nats: "embedded = true".to_owned(), ..Self::on("") }
+    }
+
+    /// The same with an admin server that wants this token.
+    #[must_use]
+    pub fn token(self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self }
     }
 
     /// The same with more lines in `pelton.toml`.
@@ -105,7 +112,12 @@ impl Host {
 
     fn write_config(&self) -> Result<()> {
         let options = &self.options;
-        let text = format!("[nats]\n{}\n\n[admin]\naddress = \"127.0.0.1:0\"\n\n{}\n", options.nats, options.extra);
+        let mut admin = "address = \"127.0.0.1:0\"".to_owned();
+        if let Some(token) = &options.token {
+            self.write("admin.token", token.as_bytes())?;
+            admin.push_str("\ntoken_file = \"admin.token\"");
+        }
+        let text = format!("[nats]\n{}\n\n[admin]\n{admin}\n\n{}\n", options.nats, options.extra);
         self.write("pelton.toml", text.as_bytes())
     }
 
@@ -233,13 +245,13 @@ impl Host {
     pub async fn ready(&mut self) -> Result<()> {
         let waiting = wait::until("the host is ready", READY_LIMIT, || {
             let ended = self.exited();
-            let address = self.address_file();
+            let (address, ask) = (self.address_file(), self.ask("/readyz"));
             async move {
                 if let Some(status) = ended? {
                     bail!("the host ended with {status}");
                 }
                 let Ok(address) = fs::read_to_string(address) else { return Ok(None) };
-                Ok(get(&address, "/readyz").await.ok().filter(|answer| answer.status == 200).map(|_| ()))
+                Ok(ask.send(&address).await.ok().filter(|answer| answer.status == 200).map(|_| ()))
             }
         });
         let outcome = waiting.await;
@@ -356,8 +368,22 @@ impl Host {
     /// # Errors
     /// The host does not answer.
     pub async fn get(&self, path: &str) -> Result<Answer> {
-        let address = fs::read_to_string(self.address_file()).context("the host has not written its admin address")?;
-        get(&address, path).await
+        self.ask(path).send(&self.address()?).await
+    }
+
+    /// Where the admin server listens.
+    ///
+    /// # Errors
+    /// The host has not said so.
+    pub fn address(&self) -> Result<String> {
+        fs::read_to_string(self.address_file()).context("the host has not written its admin address")
+    }
+
+    /// A request to the admin server, with the token that the host wants.
+    #[must_use]
+    pub fn ask(&self, path: &str) -> Ask {
+        let ask = Ask::get(path);
+        self.options.token.iter().fold(ask, |ask, token| ask.token(token))
     }
 
     /// What `/status` tells.
@@ -456,25 +482,4 @@ impl Drop for Host {
             print!("--- the host's log\n{}\n---\n", tail(&self.log_path(), 4 * LOG_LINES_SHOWN));
         }
     }
-}
-
-/// What the admin address answered.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// Body as text.
-    pub body: String,
-}
-
-async fn get(address: &str, path: &str) -> Result<Answer> {
-    let url = format!("http://{}{path}", address.trim());
-    let asking = tokio::task::spawn_blocking(move || -> Result<Answer> {
-        let config =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_LIMIT)).build();
-        let mut response =
-            ureq::Agent::new_with_config(config).get(&url).call().with_context(|| format!("GET {url}"))?;
-        Ok(Answer { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
-    });
-    asking.await.context("the request was cancelled")?
 }

@@ -12,6 +12,7 @@ pub mod crash;
 pub mod demo;
 pub mod faults;
 pub mod host;
+pub mod http;
 pub mod load;
 pub mod manifest;
 pub mod nats;

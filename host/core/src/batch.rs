@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::effects::{Event, WriteSet};
 use crate::ids::{ConsumerId, IdHash, RowId, Version};
-use crate::message::DeadLetter;
+use crate::message::{DeadLetter, Message};
 use crate::parked::{ParkPlace, Parked};
 
 /// A stream, told apart from another of the same name by the time of its creation.
@@ -36,6 +36,27 @@ pub struct Newest {
     pub sequence: u64,
     /// Milliseconds since 1970-01-01 UTC.
     pub published_at_ms: u64,
+}
+
+/// The stretch of a stream that a rewind brings again. What was settled in it before counts as never handled: the marks of ids from before are not looked
+/// at, and its events have ids of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// How many rewinds there were.
+    pub number: u32,
+    /// It begins behind this sequence.
+    pub after: u64,
+    /// The highest sequence that was settled.
+    pub until: u64,
+}
+
+impl Again {
+    /// The number of the rewind that brings this message of the stream again; 0: none does.
+    #[must_use]
+    pub fn of(&self, message: &Message, stream: Option<&StreamIdentity>) -> u32 {
+        let in_it = message.sequence > self.after && message.sequence <= self.until;
+        if in_it && stream == Some(&*message.stream) { self.number } else { 0 }
+    }
 }
 
 /// What became of a delivery.
@@ -134,6 +155,29 @@ pub enum Edit {
         by: HoldBy,
         /// None: not any more.
         hold: Option<Hold>,
+    },
+    /// The cursor was moved.
+    MoveCursor {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// Everything up to it counts as settled.
+        after: u64,
+        /// Backward: nothing above it does, and this is brought again. None: forward, what was settled above stays.
+        again: Option<Again>,
+    },
+    /// State was changed.
+    State {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// The ordering key whose state it is; none: what all keys share.
+        key: Option<Arc<str>>,
+        /// What was written; no events.
+        writes: Arc<WriteSet>,
+    },
+    /// Nothing is left of the consumer but the events that it committed. Its number is never given again.
+    Forget {
+        /// The consumer.
+        consumer: ConsumerId,
     },
 }
 

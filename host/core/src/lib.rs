@@ -15,7 +15,7 @@ pub mod time;
 pub mod transaction;
 
 pub use machine::{
-    Action, Arrival, ConsumerStatus, Core, Counters, Explanation, Failures, Fetch, HaltReason, Input, Job, JobResult,
-    KeyParked, KeyRunning, KnownConsumer, LaneDoing, LaneId, Operation, OperationRefused, OutboxRow, Probation,
-    Recovered, Run, Settings, Start, Status, Turn, VersionRule, WaitsFor,
+    Action, Arrival, ConsumerStatus, Core, Counters, Expected, Explanation, Failures, Fetch, HaltReason, Input, Job,
+    JobResult, KeyParked, KeyRunning, KnownConsumer, LaneDoing, LaneId, Operation, OperationRefused, OutboxItem,
+    OutboxPlace, OutboxRow, Probation, Recovered, Run, Settings, Start, Status, Turn, VersionRule, WaitsFor,
 };

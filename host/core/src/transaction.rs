@@ -3,6 +3,8 @@
 //! It becomes a [`WriteSet`] if the handler returns ok and is dropped otherwise. It knows neither the sandbox nor the store: the
 //! host functions call it, and it reads through [`StateView`].
 
+mod again;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
@@ -165,6 +167,8 @@ pub struct Transaction {
     reads: usize,
     writes: usize,
     write_bytes: usize,
+    /// The rewind that brings the message again; 0: none does.
+    again: u32,
 }
 
 impl Transaction {
@@ -189,6 +193,7 @@ impl Transaction {
             reads: 0,
             writes: 0,
             write_bytes: 0,
+            again: 0,
         }
     }
 
@@ -332,7 +337,11 @@ impl Transaction {
             return Ok(Err(refused));
         }
         within("events_max", self.events.len() + 1, limits.events_max)?;
-        let id = event_id(&self.terms.consumer_name, &self.message, self.events.len());
+        let number = self.events.len();
+        let id = match self.again {
+            0 => event_id(&self.terms.consumer_name, &self.message, number),
+            again => event_id(&self.terms.consumer_name, &self.message, format_args!("{number}:again-{again}")),
+        };
         let key = key.map(Arc::from).or_else(|| self.message.key.clone());
         let headers = self.host_headers().chain(headers.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())));
         let event = Event { id: id.as_str().into(), subject: subject.into(), key, headers: headers.collect(), payload };

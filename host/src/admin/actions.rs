@@ -6,10 +6,11 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use pelton_core::ids::ConsumerId;
 use pelton_core::{Operation, OperationRefused};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::failed::Failed;
+use super::failed::{ErrorCode, Failed};
 use super::messages::DoneView;
 use super::server::Admin;
 
@@ -22,7 +23,7 @@ const REST_POLL: Duration = Duration::from_millis(20);
 const STEP_TIME: Duration = Duration::from_secs(5);
 
 /// The body of an action on many messages: either a key or all, narrowed by cause and age.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Which {
     /// Those of this key.
@@ -130,7 +131,10 @@ impl DoneView {
 
 /// A payload from a request's body.
 pub(super) fn payload(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failed> {
-    body.map_err(|rejected| Failed(rejected.status(), format!("the payload can't be taken: {}", rejected.body_text())))
+    body.map_err(|rejected| {
+        let text = format!("the payload can't be taken: {}", rejected.body_text());
+        Failed::new(ErrorCode::of(rejected.status()), text)
+    })
 }
 
 /// The steps' places: none at the beginning.

@@ -1,9 +1,10 @@
 //! The answers of the admin server, as JSON. Names are part of the interface: scripts rely on them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /livez` and `GET /readyz`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HealthView {
     /// Whether all is well.
     pub ok: bool,
@@ -12,7 +13,7 @@ pub struct HealthView {
 }
 
 /// `GET /status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StatusView {
     /// The host's version.
     pub version: String,
@@ -33,7 +34,7 @@ pub struct StatusView {
 }
 
 /// One consumer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ConsumerView {
     /// Its name.
     pub name: String,
@@ -59,6 +60,9 @@ pub struct ConsumerView {
     pub waiting_retry: usize,
     /// Events committed and not known to be published.
     pub outbox_pending: usize,
+    /// How long ago the oldest of them was committed, in milliseconds.
+    #[serde(default)]
+    pub outbox_age_ms: Option<u64>,
     /// Messages applied since the host was started.
     pub applied: u64,
     /// Messages skipped because their id was applied before, since then.
@@ -87,8 +91,30 @@ pub struct ConsumerView {
     pub problems: Vec<String>,
 }
 
+/// `GET /consumers/NAME`: what the list has of it, and more.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ConsumerDetailView {
+    /// What the list has of it.
+    #[serde(flatten)]
+    pub consumer: ConsumerView,
+    /// Its number in the store.
+    pub number: u32,
+    /// When its stream was created, as the broker says: RFC 3339, UTC.
+    pub stream_created: Option<String>,
+    /// Whether nothing of it is held, executing or being committed.
+    pub quiet: bool,
+    /// Stretches above its floor that are settled, first and last sequence of each; the first 16.
+    pub settled_above: Vec<(u64, u64)>,
+    /// What a rewind brings again and is not all handled yet: the first and the last sequence.
+    pub rewound: Option<(u64, u64)>,
+    /// Keys that have messages in memory.
+    pub keys: usize,
+    /// Messages asked for and not delivered yet.
+    pub requested: usize,
+}
+
 /// How often attempts failed, by kind.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct FailuresView {
     /// The plug-in asked for another attempt.
     pub retry: u64,
@@ -105,7 +131,7 @@ pub struct FailuresView {
 }
 
 /// What keeps a consumer from working although it could.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HoldView {
     /// `operator` or `breaker`.
     pub by: String,
@@ -116,7 +142,7 @@ pub struct HoldView {
 }
 
 /// The outbox.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OutboxView {
     /// Events in flight to JetStream.
     pub in_flight: usize,
@@ -124,6 +150,9 @@ pub struct OutboxView {
     pub queued: usize,
     /// Events of keys whose last publish was refused.
     pub waiting: usize,
+    /// How long ago the oldest event was committed, in milliseconds.
+    #[serde(default)]
+    pub oldest_age_ms: Option<u64>,
     /// Why the last publish was refused, while any event waits because of it.
     pub last_refusal: Option<String>,
 }

@@ -1,18 +1,25 @@
 //! The CLI's side of the admin server.
 
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use ureq::http::{Response, header};
+use ureq::SendBody;
+use ureq::http::{HeaderValue, Request, Response, header};
+use ureq::middleware::MiddlewareNext;
 use url::form_urlencoded;
 
-use super::api::{ConsumerView, StatusView};
+use super::api::{ConsumerDetailView, ConsumerView, StatusView};
+use super::failed::{ErrorCode, ErrorView};
 use super::messages::{DeadLetterView, DoneView, ExplainView, ParkedView, ResumedView};
+use super::outbox::OutboxRowView;
+use super::rewind::RewindView;
+use super::secret::Secret;
 use super::server::{ADDRESS_FILE, BODY_BYTES_MAX};
+use super::state::{StateChange, StateView};
 use super::versions::{DeployView, DeployWhat, RollBackTo, RolledBackView, VersionView};
 use crate::config::HostConfig;
 
@@ -31,8 +38,16 @@ pub enum ClientError {
         reason: String,
     },
     /// The host said no.
+    #[error("{text}{}", code.map(|code| format!(" [{code}]")).unwrap_or_default())]
+    Refused {
+        /// What it said.
+        text: String,
+        /// The code that it gave.
+        code: Option<ErrorCode>,
+    },
+    /// The token that the configuration asks for can't be read.
     #[error("{0}")]
-    Refused(String),
+    Token(String),
     /// The answer was not understood.
     #[error("the host's answer can't be read: {0}; are host and CLI of the same version?")]
     Unreadable(String),
@@ -84,14 +99,37 @@ const BINARY: &str = "application/octet-stream";
 
 impl Client {
     /// A client for the host with this configuration. If its port is any free one, the running host's address is taken from its data directory.
+    /// `token`: what to show instead of what the configuration says.
     ///
     /// # Errors
-    /// If the configuration has no admin server, or no host has left its address.
-    pub fn new(config: &HostConfig) -> Result<Self, ClientError> {
-        let configured = config.admin.ok_or_else(|| ClientError::Off(config.file.display().to_string()))?;
-        let address = if configured.port() == 0 { Self::find(config)? } else { configured };
-        let settings = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
-        Ok(Self { base: format!("http://{address}"), agent: settings.build().into() })
+    /// If the configuration has no admin server, no host has left its address, or the configured token can't be read.
+    pub fn new(config: &HostConfig, token: Option<Secret>) -> Result<Self, ClientError> {
+        let admin = config.admin.as_ref().ok_or_else(|| ClientError::Off(config.file.display().to_string()))?;
+        let mut address = if admin.address.port() == 0 { Self::find(config)? } else { admin.address };
+        if address.ip().is_unspecified() {
+            // It listens everywhere, so here, too.
+            let here: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            address.set_ip(here);
+        }
+        let token = match token {
+            Some(token) => Some(token),
+            None => Secret::of(admin).map_err(|error| ClientError::Token(format!("{error:#}")))?,
+        };
+        Ok(Self::at(&address.to_string(), token.as_ref()))
+    }
+
+    /// A client for the host whose admin server is at this `HOST:PORT`.
+    #[must_use]
+    pub fn at(address: &str, token: Option<&Secret>) -> Self {
+        let mut settings = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        if let Some(mut shown) = token.and_then(|token| HeaderValue::from_str(&token.authorization()).ok()) {
+            shown.set_sensitive(true);
+            settings = settings.middleware(move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
+                request.headers_mut().insert(header::AUTHORIZATION, shown.clone());
+                next.handle(request)
+            });
+        }
+        Self { base: format!("http://{address}"), agent: settings.build().into() }
     }
 
     fn find(config: &HostConfig) -> Result<SocketAddr, ClientError> {
@@ -115,6 +153,69 @@ impl Client {
     /// If there is no host, or it can't answer.
     pub fn consumers(&self) -> Result<Vec<ConsumerView>, ClientError> {
         self.get("/consumers")
+    }
+
+    /// `GET /consumers/NAME`.
+    ///
+    /// # Errors
+    /// If there is no host, or it does not know the consumer.
+    pub fn consumer(&self, consumer: &str) -> Result<ConsumerDetailView, ClientError> {
+        self.get(&format!("/consumers/{}", escape(consumer)))
+    }
+
+    /// `POST /consumers/NAME/rewind`, to a sequence or a time.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't be done.
+    pub fn rewind(
+        &self,
+        consumer: &str,
+        (sequence, time): (Option<u64>, Option<&str>),
+        skip: bool,
+        dry_run: bool,
+    ) -> Result<RewindView, ClientError> {
+        let body = serde_json::json!({ "sequence": sequence, "time": time, "skip": skip, "dry_run": dry_run });
+        self.post(&format!("/consumers/{}/rewind", escape(consumer)), &body)
+    }
+
+    /// `POST /consumers/NAME/purge`.
+    ///
+    /// # Errors
+    /// If there is no host, or the consumer is deployed.
+    pub fn purge(&self, consumer: &str) -> Result<DoneView, ClientError> {
+        self.post(&format!("/consumers/{}/purge", escape(consumer)), &serde_json::json!({}))
+    }
+
+    /// `GET /consumers/NAME/state`, in pages of up to `page` entries.
+    #[must_use]
+    pub fn state(&self, consumer: &str, key: Option<&str>, page: usize) -> Pages<'_, StateView> {
+        let query = query(&[("key", key), ("limit", Some(&page.to_string()))]);
+        let next = format!("/consumers/{}/state?{query}", escape(consumer));
+        Pages { client: self, next: Some(next), kind: PhantomData }
+    }
+
+    /// `GET /consumers/NAME/state/entry`.
+    ///
+    /// # Errors
+    /// If there is no host, or no such entry.
+    pub fn state_entry(&self, consumer: &str, key: Option<&str>, entry: &str) -> Result<StateView, ClientError> {
+        let query = query(&[("key", key), ("entry", Some(entry))]);
+        self.get(&format!("/consumers/{}/state/entry?{query}", escape(consumer)))
+    }
+
+    /// `POST /consumers/NAME/state`: up to 1,000 changes.
+    ///
+    /// # Errors
+    /// If there is no host, or it can't be done.
+    pub fn change_state(&self, consumer: &str, changes: &[StateChange]) -> Result<DoneView, ClientError> {
+        self.post(&format!("/consumers/{}/state", escape(consumer)), &serde_json::json!({ "changes": changes }))
+    }
+
+    /// `GET /outbox`, in pages of up to `page` rows.
+    #[must_use]
+    pub fn outbox(&self, consumer: Option<&str>, page: usize) -> Pages<'_, OutboxRowView> {
+        let query = query(&[("consumer", consumer), ("limit", Some(&page.to_string()))]);
+        Pages { client: self, next: Some(format!("/outbox?{query}")), kind: PhantomData }
     }
 
     /// `POST /consumers/NAME/pause`.
@@ -295,9 +396,10 @@ impl Client {
         }
         let unreadable = |error: ureq::Error| ClientError::Unreadable(error.to_string());
         let text = response.body_mut().read_to_string().map_err(unreadable)?;
-        let said = serde_json::from_str::<serde_json::Value>(&text).ok();
-        let error = said.and_then(|value| value.get("error").and_then(|error| error.as_str().map(str::to_owned)));
-        Err(ClientError::Refused(error.unwrap_or(text)))
+        Err(match serde_json::from_str::<ErrorView>(&text) {
+            Ok(ErrorView { error, code }) => ClientError::Refused { text: error, code: Some(code) },
+            Err(_) => ClientError::Refused { text, code: None },
+        })
     }
 }
 

@@ -7,9 +7,10 @@ use axum::response::Json;
 use pelton_core::ids::ConsumerId;
 use pelton_core::parked::{ParkLane, Parked};
 use pelton_core::{Explanation, KeyParked, KeyRunning, LaneDoing, Operation, WaitsFor};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::api::ConsumerView;
+use super::api::{ConsumerDetailView, ConsumerView};
 use super::failed::Failed;
 use super::messages::{DoneView, ExplainView, KeyParkedView, KeyRunningView, ResumedView};
 use super::pages::PAGE_MAX;
@@ -30,10 +31,35 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Con
     Ok(Json(views::consumers(&snapshot, &admin.board.entries())))
 }
 
+/// `GET /consumers/NAME`.
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+) -> Result<Json<ConsumerDetailView>, Failed> {
+    let snapshot = admin.snapshot().await?;
+    let entries = admin.board.entries();
+    let consumer = views::consumers(&snapshot, &entries).into_iter().find(|view| view.name == name);
+    // One that never got so far is in no books.
+    let known = snapshot.status.consumers.iter().find(|status| status.name.as_ref() == name);
+    let Some(consumer) = consumer else { return Err(number(&snapshot, &name).err().unwrap_or_else(Failed::stopping)) };
+    let created = known.and_then(|status| status.stream.as_ref()).map(|stream| stream.created_ns);
+    Ok(Json(ConsumerDetailView {
+        consumer,
+        number: known.map_or(0, |status| status.id.0),
+        stream_created: created.map(|ns| views::time(u64::try_from(ns / 1_000_000).unwrap_or_default())),
+        quiet: known.is_none_or(|status| status.quiet),
+        settled_above: known.map(|status| status.settled_above.clone()).unwrap_or_default(),
+        rewound: known.and_then(|status| status.again).map(|again| (again.after + 1, again.until)),
+        keys: known.map_or(0, |status| status.keys),
+        requested: known.map_or(0, |status| status.requested),
+    }))
+}
+
 /// The body of a pause.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Pause {
+    /// Why, for whoever looks at the status.
     reason: String,
 }
 
@@ -66,9 +92,11 @@ pub(super) async fn resume(
     Ok(Json(ResumedView { holds, halted: snapshot.halted.get(&consumer).cloned() }))
 }
 
-#[derive(Debug, Deserialize)]
+/// The query of an explanation.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Key {
+    /// The ordering key.
     key: String,
 }
 

@@ -16,6 +16,7 @@ use super::actions::{self, STEP, Step, Which};
 use super::failed::Failed;
 use super::messages::{DeadLetterView, DoneView};
 use super::pages::{Cursor, DeadCursor, Filter, Found, Wanted, place_of_dead, scan};
+use super::parked::STRETCH_STEP;
 use super::server::{Admin, number};
 use super::views;
 use crate::store::{DeadLetterQuery, Reader, StoredDeadLetter};
@@ -168,6 +169,29 @@ async fn one(admin: &Admin, name: &str, sequence: u64) -> Result<(ConsumerId, Ar
     let found = admin.read(move |reader| reader.dead_letter(consumer, sequence)).await?;
     let missing = || Failed::missing(format!("consumer {name} has no dead letter with sequence {sequence}"));
     found.map(|found| (consumer, found.letter)).ok_or_else(missing)
+}
+
+/// Shows `visit` the dead letters of a stream's stretch: all behind `after` of the stream that was created then, while it returns true.
+pub(super) fn each_of_stretch(
+    reader: &Reader,
+    consumer: ConsumerId,
+    (after, created_ns): (u64, i64),
+    mut visit: impl FnMut(Arc<DeadLetter>) -> bool,
+) -> Result<(), ReadError> {
+    let mut place = None;
+    loop {
+        let query = DeadLetterQuery { consumer: Some(consumer), after: place, limit: STRETCH_STEP };
+        let page = reader.dead_letters(&query)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        place = Some(place_of_dead(last));
+        for found in page {
+            let message = &found.letter.message;
+            let in_it = message.sequence > after && message.stream.created_ns == created_ns;
+            if in_it && !visit(found.letter) {
+                return Ok(());
+            }
+        }
+    }
 }
 
 fn called(name: &str, sequence: u64) -> String {

@@ -1,11 +1,12 @@
 //! The answers about parked and dead messages and about keys, as JSON. Names are part of the interface: scripts rely on them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::api::HoldView;
 
 /// One failed attempt.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// When it ended: RFC 3339, UTC.
     pub at: String,
@@ -18,7 +19,7 @@ pub struct Attempt {
 }
 
 /// What a message carries. Empty in lists that were asked for with `brief`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Content {
     /// The message's headers.
     #[serde(default)]
@@ -30,7 +31,7 @@ pub struct Content {
 }
 
 /// One dead letter: an item of `GET /dead-letters`, and `GET /dead-letters/CONSUMER/SEQUENCE`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetterView {
     /// Its consumer.
     pub consumer: String,
@@ -65,7 +66,7 @@ pub struct DeadLetterView {
 }
 
 /// One parked message: an item of `GET /parked`, and `GET /parked/CONSUMER/ID`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ParkedView {
     /// Its consumer.
     pub consumer: String,
@@ -114,7 +115,7 @@ pub struct ParkedView {
 }
 
 /// The message that another one stands behind.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BehindView {
     /// Its number.
     pub id: u64,
@@ -125,7 +126,7 @@ pub struct BehindView {
 }
 
 /// What came of an action on many messages: one step of it, since an action that takes long is made of many.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct DoneView {
     /// For how many messages it was done; for a release, for how many keys and messages without a key.
     pub count: u64,
@@ -139,7 +140,7 @@ pub struct DoneView {
 }
 
 /// What `POST /consumers/NAME/resume` ended.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ResumedView {
     /// What kept the consumer from working.
     pub holds: Vec<HoldView>,
@@ -148,7 +149,7 @@ pub struct ResumedView {
 }
 
 /// `GET /consumers/NAME/explain?key=KEY`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainView {
     /// The consumer.
     pub consumer: String,
@@ -173,7 +174,7 @@ pub struct ExplainView {
 }
 
 /// The messages of a key that are in memory.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct KeyRunningView {
     /// `running`, `ready`, `backoff` or `blocked`.
     pub doing: String,
@@ -192,7 +193,7 @@ pub struct KeyRunningView {
 }
 
 /// The parked messages of a key.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct KeyParkedView {
     /// How many there are.
     pub messages: u64,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Json, Response};
 use pelton_core::ids::{ConsumerId, ParkId};
 use pelton_core::parked::{ParkLane, ParkPlace};
 use pelton_core::transaction::ReadError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
@@ -31,7 +32,7 @@ const PARKED_CAUSES: [&str; 6] = ["exhausted", "retrying", "asked", "gap", "behi
 const DEAD_CAUSES: [&str; 5] = ["unreadable", "rejected", "exhausted", "parked-too-long", "gap-never-filled"];
 
 /// The query of a list.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Of this consumer; none: of all.

@@ -21,6 +21,8 @@ use super::server::{Admin, number};
 use super::views;
 use crate::store::{ParkedQuery, Reader, StoredParked};
 
+/// Messages read from the store at once.
+pub(super) const STRETCH_STEP: usize = 64;
 /// Marks the places of a drop's second half.
 const HOLDERS: &str = "holders:";
 
@@ -231,6 +233,29 @@ fn behind(reader: &Reader, consumer: ConsumerId, row: &Parked) -> Result<Option<
 pub(super) fn holder(reader: &Reader, consumer: ConsumerId, lane: &ParkLane) -> Result<Option<Arc<Parked>>, ReadError> {
     let found = find(reader, (Some(consumer), Some(lane.clone())), None, 1, |row| row.row.cause.holds_key())?;
     Ok(found.items.into_iter().next().map(|found| found.row))
+}
+
+/// Shows `visit` the parked messages of a stream's stretch: all behind `after` of the stream that was created then, while it returns true.
+pub(super) fn each_of_stretch(
+    reader: &Reader,
+    consumer: ConsumerId,
+    (after, created_ns): (u64, i64),
+    mut visit: impl FnMut(Arc<Parked>) -> bool,
+) -> Result<(), ReadError> {
+    let mut place = None;
+    loop {
+        let page =
+            reader.parked(&ParkedQuery { consumer: Some(consumer), lane: None, after: place, limit: STRETCH_STEP })?;
+        let Some(last) = page.last() else { return Ok(()) };
+        place = Some(place_of_parked(last));
+        for found in page {
+            let message = &found.row.message;
+            let in_it = message.sequence > after && message.stream.created_ns == created_ns;
+            if in_it && !visit(found.row) {
+                return Ok(());
+            }
+        }
+    }
 }
 
 fn called(name: &str, id: u64) -> String {

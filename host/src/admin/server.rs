@@ -9,10 +9,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
 use crossbeam_channel::Sender;
 use pelton_core::ids::ConsumerId;
 use pelton_core::transaction::ReadError;
@@ -21,13 +20,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{HealthView, StatusView};
-use super::failed::Failed;
-use super::{consumers, dead_letters, parked, versions, views};
+use super::failed::{ErrorCode, Failed};
+use super::secret::{Lock, Secret};
+use super::{routes, views};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::deploy::Desk;
 use crate::driver::{Note, Snapshot};
-use crate::nats::ConnectionStatus;
+use crate::nats::{ConnectSettings, ConnectionStatus};
 use crate::relay::Refusals;
 use crate::room::Room;
 use crate::store::Reader;
@@ -51,6 +51,12 @@ pub struct Admin {
     pub deployed: Arc<AtomicBool>,
     /// The last refused publish.
     pub refusals: Arc<Refusals>,
+    /// How to reach the server, to look at streams.
+    pub nats: ConnectSettings,
+    /// The directory with the manifests.
+    pub manifests: PathBuf,
+    /// What every request has to show; none: nobody is asked.
+    pub token: Option<Secret>,
     /// The disk of the data directory.
     pub room: Arc<Room>,
     /// Memory that what is executed and not yet folded may take: actions on many messages wait at it, in bytes.
@@ -70,6 +76,8 @@ pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
 /// How long an action on many messages waits for room, and how often it looks.
 const ROOM_PATIENCE: Duration = Duration::from_secs(3);
 const ROOM_POLL: Duration = Duration::from_millis(20);
+/// Longest text of a refusal, in bytes.
+const REFUSAL_BYTES_MAX: usize = 16 << 10;
 /// The file in the data directory that holds the address, for the CLI.
 pub(super) const ADDRESS_FILE: &str = "admin.address";
 
@@ -112,46 +120,59 @@ impl Drop for AdminServer {
 }
 
 fn router(admin: Arc<Admin>) -> Router {
-    let answers = Router::new()
-        .route("/status", get(status))
-        .route("/consumers", get(consumers::list))
-        .route("/consumers/{name}/pause", post(consumers::pause))
-        .route("/consumers/{name}/resume", post(consumers::resume))
-        .route("/consumers/{name}/explain", get(consumers::explain))
-        .route("/parked", get(parked::list))
-        .route("/parked/{consumer}/release", post(parked::release_many))
-        .route("/parked/{consumer}/drop", post(parked::drop_many))
-        .route("/parked/{consumer}/{id}", get(parked::show))
-        .route("/parked/{consumer}/{id}/release", post(parked::release))
-        .route("/parked/{consumer}/{id}/drop", post(parked::drop_one))
-        .route("/parked/{consumer}/{id}/payload", get(parked::payload).put(parked::edit))
-        .route("/dead-letters", get(dead_letters::list))
-        .route("/dead-letters/{consumer}/replay", post(dead_letters::replay_many))
-        .route("/dead-letters/{consumer}/drop", post(dead_letters::drop_many))
-        .route("/dead-letters/{consumer}/{sequence}", get(dead_letters::show))
-        .route("/dead-letters/{consumer}/{sequence}/payload", get(dead_letters::payload))
-        .route("/dead-letters/{consumer}/{sequence}/replay", post(dead_letters::replay))
-        .route("/dead-letters/{consumer}/{sequence}/drop", post(dead_letters::drop_one))
-        .merge(versions::routes())
+    let lock = admin.token.as_ref().map(Secret::lock);
+    routes::all()
+        .router
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(guard));
-    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).merge(answers).with_state(admin)
+        .layer(middleware::from_fn_with_state(lock, guard))
+        .with_state(admin)
 }
 
-/// Web pages that a browser on this machine has open can send requests, too. They can't set these headers: not a host of this machine under another
-/// name, and no such content type without asking first, which nobody answers.
-async fn guard(request: Request, next: Next) -> Response {
+/// Lets a request pass that shows the token, if there is one.
+///
+/// Without one, web pages that a browser on this machine has open can send requests, too. They can't set these headers: not a host of this machine under
+/// another name, and no such content type without asking first, which nobody answers.
+async fn guard(State(lock): State<Option<Lock>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if !is_local(headers) {
-        let text = "the admin server is asked as localhost, or by an address of this machine";
-        return Failed(StatusCode::FORBIDDEN, text.into()).into_response();
+    let is_health = ["/livez", "/readyz"].contains(&request.uri().path());
+    match &lock {
+        Some(lock) if !lock.opens(headers) => return unauthorized(),
+        None if !is_health && !is_local(headers) => {
+            let text = "the admin server is asked as localhost, or by an address of this machine";
+            return Failed::new(ErrorCode::ForeignHost, text).into_response();
+        }
+        _ => {}
     }
     let changes = request.method() != Method::GET && request.method() != Method::HEAD;
     if changes && !is_typed(headers) {
         let text = "what changes something has the content type application/json or application/octet-stream";
-        return Failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()).into_response();
+        return Failed::new(ErrorCode::ContentType, text).into_response();
     }
-    next.run(request).await
+    in_our_words(next.run(request).await).await
+}
+
+fn unauthorized() -> Response {
+    let text = "this host wants its token with every request: --token-file FILE or PELTON_ADMIN_TOKEN with the command line, else the header \
+                Authorization: Bearer TOKEN";
+    let mut response = Failed::new(ErrorCode::Unauthorized, text).into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// What the library refuses is told in plain text, or not at all: gives it the form that all answers have.
+async fn in_our_words(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if status.is_success() || kind.starts_with("application/json") {
+        return response;
+    }
+    let body = axum::body::to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await.unwrap_or_default();
+    let text = match status {
+        StatusCode::NOT_FOUND if body.is_empty() => "there is no such route; /openapi.json lists all".into(),
+        StatusCode::METHOD_NOT_ALLOWED => "this route has other methods; /openapi.json lists them".into(),
+        _ => String::from_utf8_lossy(&body).into_owned(),
+    };
+    Failed::new(ErrorCode::of(status), text).into_response()
 }
 
 fn is_local(headers: &HeaderMap) -> bool {
@@ -180,7 +201,7 @@ impl Admin {
     pub(super) async fn ask<T>(&self, note: impl FnOnce(oneshot::Sender<T>) -> Note) -> Result<T, Failed> {
         let (answer, answered) = oneshot::channel();
         self.notes.send(note(answer)).map_err(|_| Failed::stopping())?;
-        let silent = |_| Failed(StatusCode::SERVICE_UNAVAILABLE, "the driver does not answer".into());
+        let silent = |_| Failed::new(ErrorCode::Unavailable, "the driver does not answer");
         tokio::time::timeout(ANSWER_TIMEOUT, answered).await.map_err(silent)?.map_err(|_| Failed::stopping())
     }
 
@@ -226,13 +247,16 @@ impl Admin {
         request: impl FnOnce(oneshot::Sender<T>) -> R,
     ) -> Result<T, Failed> {
         let (answer, answered) = oneshot::channel();
-        let busy = |_| Failed(StatusCode::SERVICE_UNAVAILABLE, "the deployer has too much to do; try again".into());
+        let busy = |_| Failed::new(ErrorCode::Busy, "the deployer has too much to do; try again");
         desk.try_send(request(answer)).map_err(busy)?;
         answered.await.map_err(|_| Failed::stopping())
     }
 
     fn health(&self, snapshot: &Snapshot) -> HealthView {
         let mut reasons = Vec::new();
+        if snapshot.status.draining {
+            reasons.push("the host is stopping: it finishes what is under way and begins nothing new".to_owned());
+        }
         for status in &self.connections {
             match &*status.borrow() {
                 ConnectionStatus::Connected { .. } => {}
@@ -262,14 +286,14 @@ impl Admin {
     }
 }
 
-async fn livez(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn livez(State(admin): State<Arc<Admin>>) -> Response {
     let silent_ms = admin.clock.now().tick_ms.saturating_sub(admin.heartbeat.load(Ordering::Relaxed));
     let ok = silent_ms < HEARTBEAT_MS_MAX;
     let reasons = if ok { Vec::new() } else { vec![format!("the driver was not seen for {silent_ms} ms")] };
     healthy(HealthView { ok, reasons })
 }
 
-async fn readyz(State(admin): State<Arc<Admin>>) -> Result<Response, Failed> {
+pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> Result<Response, Failed> {
     let snapshot = admin.snapshot().await?;
     Ok(healthy(admin.health(&snapshot)))
 }
@@ -279,7 +303,7 @@ fn healthy(health: HealthView) -> Response {
     (code, Json(health)).into_response()
 }
 
-async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusView>, Failed> {
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusView>, Failed> {
     let snapshot = admin.snapshot().await?;
     let ready = admin.health(&snapshot);
     let [consuming, _] = &admin.connections;
@@ -289,7 +313,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<StatusView>, Fai
         ConnectionStatus::Waiting(failure) => failure.to_string(),
         ConnectionStatus::Closed => "closed".into(),
     };
-    let outbox = views::outbox(&snapshot.status, admin.refusals.last());
+    let outbox = views::outbox(&snapshot, admin.refusals.last());
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_ms: admin.clock.now().tick_ms,

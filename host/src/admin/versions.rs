@@ -2,22 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::Json;
-use axum::routing::{get, post};
 use pelton_core::ids::Version;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::failed::Failed;
+use super::failed::{ErrorCode, Failed};
 use super::server::Admin;
 use super::views;
 use crate::deploy::{Deploy, Outcome, RollBack, RollBackRefused, RolledBack, Verdict};
 use crate::versions::State as VersionState;
 
 /// One version of a consumer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct VersionView {
     /// The sha256 digest of the component, in hex.
     pub version: String,
@@ -30,7 +28,7 @@ pub struct VersionView {
 }
 
 /// The body of `POST /consumers/NAME/rollback`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RollBackTo {
     /// The first digits of the version; none: the one before.
@@ -38,7 +36,7 @@ pub struct RollBackTo {
 }
 
 /// What a rollback came to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RolledBackView {
     /// The version that served.
     pub from: String,
@@ -49,7 +47,7 @@ pub struct RolledBackView {
 }
 
 /// The body of `POST /deploy`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeployWhat {
     /// Only these consumers; empty: all.
@@ -59,7 +57,7 @@ pub struct DeployWhat {
 }
 
 /// What a deployment came to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DeployView {
     /// Whether nothing was refused or held back.
     pub ok: bool,
@@ -70,7 +68,7 @@ pub struct DeployView {
 }
 
 /// What there was to do for one consumer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StepView {
     /// Its name.
     pub consumer: String,
@@ -86,16 +84,11 @@ pub struct StepView {
     pub reason: Option<String>,
 }
 
-/// The part of the router that is about versions.
-pub(super) fn routes() -> Router<Arc<Admin>> {
-    Router::new()
-        .route("/deploy", post(deploy))
-        .route("/consumers/{name}/versions", get(list))
-        .route("/consumers/{name}/rollback", post(roll_back))
-}
-
 /// `GET /consumers/NAME/versions`, the one that changed last first.
-async fn list(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Json<Vec<VersionView>>, Failed> {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<VersionView>>, Failed> {
     if !admin.versions.knows(&name) {
         return Err(Failed::missing(format!("no version of a consumer {name:?} is known: it never was deployed")));
     }
@@ -114,7 +107,7 @@ async fn list(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Resu
 }
 
 /// `POST /consumers/NAME/rollback`.
-async fn roll_back(
+pub(super) async fn roll_back(
     State(admin): State<Arc<Admin>>,
     Path(consumer): Path<String>,
     Json(RollBackTo { version }): Json<RollBackTo>,
@@ -123,17 +116,17 @@ async fn roll_back(
     let done = admin.deployer(&admin.desk.roll_backs, request).await?;
     let RolledBack { from, to, durable } = done.map_err(|refused| {
         let code = match refused {
-            RollBackRefused::NotRunning(_) | RollBackRefused::Unknown { .. } => StatusCode::NOT_FOUND,
-            RollBackRefused::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            _ => StatusCode::CONFLICT,
+            RollBackRefused::NotRunning(_) | RollBackRefused::Unknown { .. } => ErrorCode::NotFound,
+            RollBackRefused::Failed { .. } => ErrorCode::Internal,
+            _ => ErrorCode::Conflict,
         };
-        Failed(code, refused.to_string())
+        Failed::new(code, refused.to_string())
     })?;
     Ok(Json(RolledBackView { from: from.to_string(), to: to.to_string(), durable }))
 }
 
 /// `POST /deploy`.
-async fn deploy(
+pub(super) async fn deploy(
     State(admin): State<Arc<Admin>>,
     Json(DeployWhat { consumers, plan }): Json<DeployWhat>,
 ) -> Result<Json<DeployView>, Failed> {

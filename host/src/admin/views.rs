@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pelton_core::Status;
 use pelton_core::batch::{Hold, HoldBy};
 use pelton_core::ids::ConsumerId;
 use pelton_core::message::{DeadLetter, FailedAttempt, Message};
@@ -15,11 +14,13 @@ use super::messages::{Attempt, BehindView, Content, DeadLetterView, ParkedView};
 use crate::board::Entry;
 use crate::driver::Snapshot;
 
-pub(super) fn outbox(status: &Status, last_refusal: Option<String>) -> OutboxView {
+pub(super) fn outbox(Snapshot { status, wall_ms, .. }: &Snapshot, last_refusal: Option<String>) -> OutboxView {
+    let oldest = status.consumers.iter().filter_map(|consumer| consumer.outbox_oldest_ms).min();
     OutboxView {
         in_flight: status.relay_in_flight,
         queued: status.relay_queued,
         waiting: status.relay_waiting,
+        oldest_age_ms: oldest.map(|oldest| wall_ms.saturating_sub(oldest)),
         // One that was made good since is no news.
         last_refusal: last_refusal.filter(|_| status.relay_waiting > 0),
     }
@@ -45,6 +46,7 @@ pub(super) fn consumers(snapshot: &Snapshot, entries: &BTreeMap<Box<str>, Entry>
             running: status.running,
             waiting_retry: status.waiting_retry,
             outbox_pending: status.outbox_pending,
+            outbox_age_ms: status.outbox_oldest_ms.map(|oldest| snapshot.wall_ms.saturating_sub(oldest)),
             applied: counters.applied,
             duplicates: counters.duplicates,
             redelivered: counters.redelivered,
@@ -88,6 +90,7 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         running: 0,
         waiting_retry: 0,
         outbox_pending: 0,
+        outbox_age_ms: None,
         applied: 0,
         duplicates: 0,
         redelivered: 0,

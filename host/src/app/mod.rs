@@ -10,3 +10,4 @@ mod signals;
 mod start;
 
 pub use run::{End, run};
+pub(crate) use start::connect_settings;

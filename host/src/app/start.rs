@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::deploying::Deploying;
 use super::host::Host;
-use crate::admin::{Admin, AdminServer};
+use crate::admin::{Admin, AdminServer, Secret};
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::config::{Credentials, HostConfig, NatsServer};
+use crate::config::{AdminConfig, Credentials, HostConfig, NatsServer};
 use crate::deploy::{Dependencies, Deployer, Desk, Watcher};
 use crate::driver::{Driver, FailedVersion, Hands, Note};
 use crate::durability::{self, CheckpointSettings, Durability};
@@ -133,6 +133,7 @@ pub(super) struct Links {
     pub(super) publishing: Connection,
     pub(super) publisher: Publisher,
     refusals: Arc<Refusals>,
+    settings: ConnectSettings,
 }
 
 impl Links {
@@ -144,10 +145,10 @@ impl Links {
     ) -> anyhow::Result<Self> {
         let connect = connect_settings(config, server)?;
         let consuming = Arc::new(Connection::open(connect.clone(), "consume", cancel));
-        let publishing = Connection::open(connect, "publish", cancel);
+        let publishing = Connection::open(connect.clone(), "publish", cancel);
         let refusals = Arc::new(Refusals::default());
         let publisher = Publisher::start(&publishing, relay::sink(Arc::clone(&refusals), notes.clone()));
-        Ok(Self { consuming, publishing, publisher, refusals })
+        Ok(Self { consuming, publishing, publisher, refusals, settings: connect })
     }
 }
 
@@ -159,6 +160,7 @@ impl Host {
         server: Option<&EmbeddedServer>,
         cancel: &CancellationToken,
     ) -> anyhow::Result<Self> {
+        let token = config.admin.as_ref().map(Secret::of).transpose()?.flatten();
         let clock = Clock::start();
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
@@ -180,14 +182,17 @@ impl Host {
             connections: [links.consuming.status(), links.publishing.status()],
             deployed: Arc::clone(&deployed),
             refusals: Arc::clone(&links.refusals),
+            token,
+            nats: links.settings.clone(),
+            manifests: config.consumers.clone(),
             room,
             overlay_bytes_max: config.store.overlay_bytes_max,
             versions: Arc::clone(&versions),
             desk,
         };
-        let admin = match config.admin {
-            Some(address) => {
-                Some(AdminServer::start(Arc::new(admin), address, &config.store.path, cancel.child_token()).await?)
+        let admin = match &config.admin {
+            Some(AdminConfig { address, .. }) => {
+                Some(AdminServer::start(Arc::new(admin), *address, &config.store.path, cancel.child_token()).await?)
             }
             None => None,
         };
@@ -215,21 +220,28 @@ impl Host {
 
 /// What the store found, in the core's words.
 fn known(recovered: store::Recovered) -> Recovered {
-    let consumer = |store::RecoveredConsumer { id, name, stream, cursor, holds, newest }| KnownConsumer {
+    let consumer = |store::RecoveredConsumer { id, name, stream, cursor, holds, newest, again }| KnownConsumer {
         id,
         name,
         stream,
         cursor,
         holds,
         newest,
+        again,
     };
-    let row = |store::OutboxRow { row, consumer, event }| OutboxRow { row, consumer, event: Arc::new(event) };
+    let row = |store::OutboxRow { row, consumer, event, since_ms }| OutboxRow {
+        row,
+        consumer,
+        event: Arc::new(event),
+        since_ms,
+    };
     Recovered {
         consumers: recovered.consumers.into_iter().map(consumer).collect(),
         outbox: recovered.outbox.into_iter().map(row).collect(),
         next_row: recovered.next_row.0,
         parked: recovered.parked,
         next_park: recovered.next_park.0,
+        next_consumer: recovered.next_consumer.0,
     }
 }
 
@@ -238,7 +250,14 @@ pub(super) fn mark_ttl_ms(config: &HostConfig) -> u64 {
     config.store.processed_ids_hours.saturating_mul(3_600_000)
 }
 
-fn connect_settings(config: &HostConfig, server: Option<&EmbeddedServer>) -> anyhow::Result<ConnectSettings> {
+/// How to reach the server; `server` is the embedded one.
+///
+/// # Errors
+/// If a file with credentials can't be read.
+pub(crate) fn connect_settings(
+    config: &HostConfig,
+    server: Option<&EmbeddedServer>,
+) -> anyhow::Result<ConnectSettings> {
     use crate::nats::Credentials as Values;
     let read = |file: &PathBuf| {
         std::fs::read_to_string(file).with_context(|| format!("reading the nats credentials in {}", file.display()))

@@ -4,12 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::doctor::Doctor;
 use super::messages::{DeadLetters, Parked};
+use super::rewind::{Outbox, Rewind};
+use super::state::StateAction;
+use super::top::Top;
 use super::versions;
 
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
 #[derive(Debug, Parser)]
 #[command(name = "pelton", version, propagate_version = true)]
+#[command(
+    after_help = "Exit status: 0 ok, 1 failed, 2 usage or invalid configuration. A refusal of a running host ends with its code in brackets."
+)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -23,8 +30,26 @@ pub(super) enum Command {
     Check(Config),
     /// Show what a running host is doing.
     Status(Ask),
-    /// List the consumers, pause or resume one.
+    /// Show the status of a running host again and again, sorted as you like.
+    Top(Top),
+    /// List the consumers; show, pause, resume, rewind or purge one.
     Consumers(Consumers),
+    /// What plug-ins keep, per consumer and ordering key: get, list, set, delete, export and import it.
+    State {
+        #[command(subcommand)]
+        action: StateAction,
+    },
+    /// List events that were committed and wait to be published.
+    Outbox(Outbox),
+    /// Look at the server, the streams, the disk and the limits for what endangers the guarantees.
+    Doctor(Doctor),
+    /// Print the configuration that is in effect, the host's and each consumer's, with where every value is from.
+    Config(Settings),
+    /// Print a script that completes commands and options: source it, or put it where the shell looks for completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Say in words why a key of a consumer is where it is.
     Explain {
         #[command(flatten)]
@@ -49,15 +74,47 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct Config {
     /// The host's configuration.
-    #[arg(long = "config", value_name = "FILE", default_value = "pelton.toml", env = "PELTON_CONFIG")]
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        default_value = "pelton.toml",
+        env = "PELTON_CONFIG",
+        hide_env_values = true
+    )]
     pub(super) file: PathBuf,
+}
+
+/// What `pelton config` takes.
+#[derive(Args, Debug)]
+pub(super) struct Settings {
+    #[command(flatten)]
+    pub(super) config: Config,
+    /// Only the settings that are no defaults.
+    #[arg(long)]
+    pub(super) changed: bool,
+    /// JSON instead of text.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which host is asked, and as whom.
+#[derive(Args, Debug)]
+pub(super) struct Reach {
+    #[command(flatten)]
+    pub(super) config: Config,
+    /// Where the host's admin server is, instead of what the configuration says.
+    #[arg(long, value_name = "HOST:PORT", env = "PELTON_ADMIN_ADDRESS", hide_env_values = true)]
+    pub(super) address: Option<String>,
+    /// The file with the token that the host asks for, instead of PELTON_ADMIN_TOKEN and what the configuration says.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 /// What every command that asks a host takes.
 #[derive(Args, Debug)]
 pub(super) struct Ask {
     #[command(flatten)]
-    pub(super) config: Config,
+    pub(super) reach: Reach,
     /// JSON instead of text.
     #[arg(long)]
     pub(super) json: bool,
@@ -76,6 +133,25 @@ pub(super) struct Consumers {
 pub(super) enum ConsumersAction {
     /// List the consumers.
     List(Ask),
+    /// Show all that is known of one.
+    Show {
+        #[command(flatten)]
+        ask: Ask,
+        /// The consumer.
+        name: String,
+    },
+    /// Put a consumer's cursor back, so that messages are handled again; or forward with --skip.
+    Rewind(Rewind),
+    /// Forget all that is left of a consumer without a manifest: cursor, state, processed ids, parked messages, dead letters.
+    Purge {
+        #[command(flatten)]
+        ask: Ask,
+        /// The consumer.
+        name: String,
+        /// Also if nobody can be asked.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Begin no attempt and pull nothing until resumed, also after a restart.
     Pause {
         #[command(flatten)]

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
-use super::args::{Ask, Cli, Command, ConsumersAction};
-use super::{dead_letters, parked, tables, versions};
-use crate::admin::Client;
+use super::args::{Ask, Cli, Command, ConsumersAction, Reach};
+use super::{dead_letters, doctor, lists, parked, rewind, settings, state, tables, top, versions};
+use crate::admin::{Client, Secret};
 use crate::app::{self, End};
 use crate::config::{HostConfig, Report, load_directory};
 use crate::telemetry;
@@ -30,12 +30,21 @@ pub fn main() -> ExitCode {
         Command::Run(config) => run(&config.file),
         Command::Check(config) => check(&config.file),
         Command::Status(ask) => status(&ask),
+        Command::Top(wanted) => top::run(&wanted),
         Command::Consumers(command) => match command.action {
             None => consumers(&command.list),
             Some(ConsumersAction::List(ask)) => consumers(&ask),
+            Some(ConsumersAction::Show { ask, name }) => consumer(&ask, &name),
+            Some(ConsumersAction::Rewind(wanted)) => rewind::rewind(&wanted),
+            Some(ConsumersAction::Purge { ask, name, yes }) => rewind::purge(&ask, &name, yes),
             Some(ConsumersAction::Pause { ask, name, reason }) => pause(&ask, &name, &reason),
             Some(ConsumersAction::Resume { ask, name }) => resume(&ask, &name),
         },
+        Command::State { action } => state::run(action),
+        Command::Outbox(wanted) => rewind::outbox(&wanted),
+        Command::Doctor(wanted) => doctor::run(&wanted),
+        Command::Config(wanted) => settings::run(&wanted),
+        Command::Completions { shell } => completions(shell),
         Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
         Command::Deploy(command) => versions::deploy(&command),
         Command::Versions(command) => versions::versions(&command),
@@ -91,6 +100,7 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
         Ok(config) => (Some(config), Report::default()),
         Err(report) => (None, report),
     };
+    let admin = config.as_ref().and_then(|config| config.admin.clone());
     let mut consumers = 0;
     // A configuration with mistakes may not say where the manifests are; if they are in the usual place, theirs are reported, too.
     let usual = file.with_file_name("consumers");
@@ -105,7 +115,18 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     if !report.is_empty() {
         return Err(report.into());
     }
+    if let Some(admin) = &admin {
+        Secret::of(admin).map_err(|error| Usage(format!("{error:#}")))?;
+    }
     println!("{}: ok, {consumers} {}", file.display(), if consumers == 1 { "consumer" } else { "consumers" });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    // The generator panics if its output is closed, so it writes to memory.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pelton", &mut script);
+    io::stdout().lock().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,6 +138,11 @@ fn status(ask: &Ask) -> anyhow::Result<ExitCode> {
 fn consumers(ask: &Ask) -> anyhow::Result<ExitCode> {
     let consumers = client(ask)?.consumers()?;
     show(ask, &consumers, || tables::consumers(&consumers))
+}
+
+fn consumer(ask: &Ask, name: &str) -> anyhow::Result<ExitCode> {
+    let consumer = client(ask)?.consumer(name)?;
+    show(ask, &consumer, || lists::consumer(&consumer))
 }
 
 fn pause(ask: &Ask, name: &str, reason: &str) -> anyhow::Result<ExitCode> {
@@ -137,14 +163,31 @@ fn explain(ask: &Ask, consumer: &str, key: &str) -> anyhow::Result<ExitCode> {
     show(ask, &explained, || explained.text.join("\n"))
 }
 
-/// A client for the host with the configuration that was named.
+/// A client for the host that was named.
 pub(super) fn client(ask: &Ask) -> anyhow::Result<Client> {
-    Ok(Client::new(&HostConfig::load(&ask.config.file)?)?)
+    reach(&ask.reach)
+}
+
+/// The same, for a command that prints in one form only.
+pub(super) fn reach(reach: &Reach) -> anyhow::Result<Client> {
+    let token = match &reach.token_file {
+        Some(file) => Some(Secret::read(file)?),
+        None => Secret::of_environment()?,
+    };
+    Ok(match &reach.address {
+        Some(address) => Client::at(address, token.as_ref()),
+        None => Client::new(&HostConfig::load(&reach.config.file)?, token)?,
+    })
 }
 
 /// Prints a value as JSON or as text, as it was asked for.
 pub(super) fn show(ask: &Ask, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<ExitCode> {
-    if ask.json { print(&serde_json::to_string_pretty(value)?) } else { print(&text()) }
+    print_as(ask.json, value, text)
+}
+
+/// The same, for commands that ask nobody.
+pub(super) fn print_as(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<ExitCode> {
+    if json { print(&serde_json::to_string_pretty(value)?) } else { print(&text()) }
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {

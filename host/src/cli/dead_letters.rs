@@ -5,12 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::Ask;
-use super::commands::{Usage, client, show};
+use super::commands::{Usage, client, reach, show};
 use super::many::{self, PAGE};
 use super::messages::{DeadLetters, DeadLettersAction, DeadList, DeadReason, Export, List, Many, Show};
 use super::tables;
-use crate::admin::{Client, ClientError, DeadLetterView, Filter, Pages};
-use crate::config::HostConfig;
+use crate::admin::{ClientError, DeadLetterView, Filter, Pages};
 
 pub(super) fn run(command: DeadLetters) -> anyhow::Result<ExitCode> {
     match (command.action, command.sequence) {
@@ -115,7 +114,7 @@ fn forget(
 }
 
 fn export(wanted: &Export<DeadReason>) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&HostConfig::load(&wanted.config.file)?)?;
+    let client = reach(&wanted.reach)?;
     let filter = many::filter(&wanted.selection, false);
     many::export(client.dead_letters(&filter, PAGE), wanted.limit.unwrap_or(usize::MAX))
 }

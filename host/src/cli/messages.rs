@@ -43,7 +43,7 @@ pub(super) struct List<C: ValueEnum + Send + Sync + 'static> {
 #[derive(Args, Debug)]
 pub(super) struct Export<C: ValueEnum + Send + Sync + 'static> {
     #[command(flatten)]
-    pub(super) config: super::args::Config,
+    pub(super) reach: super::args::Reach,
     #[command(flatten)]
     pub(super) selection: Selection<C>,
     /// At most so many, in order; all by default.

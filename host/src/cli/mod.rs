@@ -3,10 +3,18 @@
 mod args;
 mod commands;
 mod dead_letters;
+mod doctor;
+mod lists;
 mod many;
 mod messages;
 mod parked;
+mod rewind;
+mod settings;
+#[cfg(test)]
+mod snapshot;
+mod state;
 mod tables;
+mod top;
 mod versions;
 
 pub use commands::main;

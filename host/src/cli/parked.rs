@@ -4,12 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::Ask;
-use super::commands::{client, show};
+use super::commands::{client, reach, show};
 use super::many::{self, PAGE};
 use super::messages::{Export, List, Many, Parked, ParkedAction, ParkedReason, Show};
 use super::tables;
-use crate::admin::{Client, Filter, Which};
-use crate::config::HostConfig;
+use crate::admin::{Filter, Which};
 
 pub(super) fn run(command: Parked) -> anyhow::Result<ExitCode> {
     match command.action {
@@ -101,6 +100,6 @@ fn same(consumer: &str, which: &Which) -> Filter {
 }
 
 fn export(wanted: &Export<ParkedReason>) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&HostConfig::load(&wanted.config.file)?)?;
+    let client = reach(&wanted.reach)?;
     many::export(client.parked(&many::filter(&wanted.selection, false), PAGE), wanted.limit.unwrap_or(usize::MAX))
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
+use super::settings::OfFile;
 use crate::admin::{
     Attempt, ConsumerView, Content, DeadLetterView, DeployView, FailuresView, ParkedView, StatusView, VersionView,
 };
@@ -13,8 +14,10 @@ const REASON_CHARS_MAX: usize = 60;
 const VERSION_CHARS: usize = 12;
 
 pub(super) fn status(status: &StatusView) -> String {
+    let oldest =
+        status.outbox.oldest_age_ms.map_or_else(String::new, |age| format!(", the oldest for {}", duration(age)));
     let mut text = format!(
-        "pelton {}, up {}, {}\nnats: {}\noutbox: {} in flight, {} queued, {} waiting\n\n",
+        "pelton {}, up {}, {}\nnats: {}\noutbox: {} in flight, {} queued, {} waiting{oldest}\n\n",
         status.version,
         duration(status.uptime_ms),
         if status.ready.ok { "ready" } else { "not ready" },
@@ -38,6 +41,7 @@ pub(super) fn status(status: &StatusView) -> String {
         "DUPLICATES",
         "DEAD",
         "OUTBOX",
+        "OLDEST",
     ]);
     for consumer in &status.consumers {
         table.add_row(row(consumer));
@@ -124,6 +128,7 @@ fn row(consumer: &ConsumerView) -> Vec<String> {
         consumer.duplicates.to_string(),
         consumer.dead_letters.to_string(),
         consumer.outbox_pending.to_string(),
+        consumer.outbox_age_ms.map_or_else(|| "-".into(), duration),
     ]
 }
 
@@ -138,7 +143,7 @@ fn failures(failures: &FailuresView) -> String {
 }
 
 /// Who keeps a consumer from working, since when and why.
-fn holds(consumer: &ConsumerView) -> Vec<String> {
+pub(super) fn holds(consumer: &ConsumerView) -> Vec<String> {
     let words = |hold: &crate::admin::HoldView| {
         let who = if hold.by == "operator" { "paused by an operator" } else { "paused by its breaker" };
         let why = if hold.reason.is_empty() { String::new() } else { format!(": {}", hold.reason) };
@@ -276,6 +281,18 @@ pub(super) fn dead_letter(letter: &DeadLetterView) -> String {
     text.trim_end().to_owned()
 }
 
+pub(super) fn settings(files: &[OfFile]) -> String {
+    let of_file = |of: &OfFile| {
+        let title = of.consumer.as_ref().map_or_else(|| "host".to_owned(), |name| format!("consumer {name}"));
+        let mut table = table(&["SETTING", "VALUE", "FROM"]);
+        for setting in &of.settings {
+            table.add_row(vec![setting.name.clone(), setting.value.to_string(), setting.source.to_string()]);
+        }
+        format!("{title}: {}\n{}", of.file.display(), trimmed(&table))
+    };
+    files.iter().map(of_file).collect::<Vec<_>>().join("\n\n")
+}
+
 fn history(history: &[Attempt], line: &mut impl FnMut(&str, &str)) {
     for attempt in history {
         let version = shorten(&attempt.version, VERSION_CHARS);
@@ -302,11 +319,11 @@ fn content(content: &Content, bytes: usize, line: &mut impl FnMut(&str, &str)) {
     }
 }
 
-fn first_line(reason: &str) -> String {
+pub(super) fn first_line(reason: &str) -> String {
     shorten(reason.lines().next().unwrap_or_default(), REASON_CHARS_MAX)
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
     table
@@ -318,17 +335,17 @@ fn align_numbers(table: &mut Table, first: usize) {
     }
 }
 
-fn trimmed(table: &Table) -> String {
+pub(super) fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-fn shorten(text: &str, chars_max: usize) -> String {
+pub(super) fn shorten(text: &str, chars_max: usize) -> String {
     let Some((cut, _)) = text.char_indices().nth(chars_max) else { return text.to_owned() };
     let kept = text.get(..cut).unwrap_or(text);
     if chars_max == VERSION_CHARS { kept.to_owned() } else { format!("{kept}…") }
 }
 
-fn duration(ms: u64) -> String {
+pub(super) fn duration(ms: u64) -> String {
     let seconds = ms / 1_000;
     match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, seconds) => format!("{seconds}s"),

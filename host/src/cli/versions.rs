@@ -68,7 +68,7 @@ pub(super) fn roll_back(Rollback { ask, consumer, version }: &Rollback) -> anyho
 }
 
 pub(super) fn deploy(Deploy { ask, plan, consumers }: &Deploy) -> anyhow::Result<ExitCode> {
-    let directory = HostConfig::load(&ask.config.file)?.consumers;
+    let directory = HostConfig::load(&ask.reach.config.file)?.consumers;
     let names = consumers.iter().map(|given| name_of(given, &directory)).collect::<Result<_, _>>()?;
     let done = client(ask)?.deploy(&DeployWhat { consumers: names, plan: *plan })?;
     show(ask, &done, || tables::deployed(&done))?;

@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::effective::{self, Setting};
 use super::host_read;
 use super::reader::{self, Context};
 use super::report::Report;
 use crate::telemetry::Format;
 
 /// The environment variable that wins over `nats.server_binary`.
-const SERVER_VARIABLE: &str = "PELTON_NATS_SERVER";
+pub(super) const SERVER_VARIABLE: &str = "PELTON_NATS_SERVER";
+/// The environment variable that wins over `admin.token_file`: the token itself.
+pub const TOKEN_VARIABLE: &str = "PELTON_ADMIN_TOKEN";
 
 /// The host's configuration. Paths are relative to the working directory or absolute, no longer relative to the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +27,8 @@ pub struct HostConfig {
     pub consumers: PathBuf,
     /// Whether changes there are applied as they come; otherwise at the start and when `pelton deploy` asks.
     pub watch: bool,
-    /// Where the admin server listens, on loopback; port 0 is any free port. None: there is no admin server.
-    pub admin: Option<SocketAddr>,
+    /// The admin server; none: there is none.
+    pub admin: Option<AdminConfig>,
     /// Limits of the host as a whole.
     pub limits: HostLimits,
     /// The log.
@@ -78,6 +81,26 @@ pub enum Credentials {
     },
 }
 
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where it listens; port 0 is any free port. An address that others can reach has a token.
+    pub address: SocketAddr,
+    /// What every request has to show.
+    pub token: AdminToken,
+}
+
+/// Where the admin server's token is. Never the token itself, so that a configuration can be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminToken {
+    /// Nobody is asked for one: only this machine can reach the address.
+    None,
+    /// `token_file`.
+    File(PathBuf),
+    /// The environment variable [`TOKEN_VARIABLE`].
+    Environment,
+}
+
 /// `[store]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
@@ -118,25 +141,45 @@ pub struct LogConfig {
 }
 
 impl HostConfig {
-    /// Reads and checks the host's configuration; files with credentials must be there. The environment variable
-    /// `PELTON_NATS_SERVER` wins over `nats.server_binary`.
+    /// Reads and checks the host's configuration; files with credentials must be there. The environment variables
+    /// `PELTON_NATS_SERVER` and `PELTON_ADMIN_TOKEN` win over `nats.server_binary` and `admin.token_file`.
     ///
     /// # Errors
     /// All that is wrong with it.
     pub fn load(file: &Path) -> Result<Self, Report> {
-        let text = reader::read_file(file, "name the host's configuration with --config FILE")?;
-        let mut config = Self::parse(file, &text)?;
-        if let NatsServer::Embedded { binary, .. } = &mut config.nats.server
-            && let Some(given) = std::env::var_os(SERVER_VARIABLE).filter(|given| !given.is_empty())
-        {
-            *binary = given.into();
-        }
-        Ok(config)
+        Self::load_settings(file).map(|(config, _)| config)
     }
 
+    /// The same, and all settings one by one with where each value is from.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load_settings(file: &Path) -> Result<(Self, Vec<Setting>), Report> {
+        let text = reader::read_file(file, "name the host's configuration with --config FILE")?;
+        let given = |name| std::env::var_os(name).filter(|given| !given.is_empty());
+        let token_given = given(TOKEN_VARIABLE).is_some();
+        let context = Context::new(file, &text);
+        let mut config = host_read::read(&context, token_given);
+        let mut from_environment = Vec::new();
+        if let Some(NatsServer::Embedded { binary, .. }) = config.as_mut().map(|config| &mut config.nats.server)
+            && let Some(given) = given(SERVER_VARIABLE)
+        {
+            *binary = given.into();
+            from_environment.push(("nats.server_binary", SERVER_VARIABLE, binary.display().to_string().into()));
+        }
+        if config.as_ref().is_some_and(|config| config.admin.is_some()) && token_given {
+            from_environment.push(("admin.token", TOKEN_VARIABLE, "(secret)".into()));
+        }
+        let settings = effective::of_host(&context, &from_environment);
+        let report = context.into_report();
+        let config = config.filter(|_| report.is_empty()).ok_or(report)?;
+        Ok((config, settings))
+    }
+
+    #[cfg(test)]
     pub(super) fn parse(file: &Path, text: &str) -> Result<Self, Report> {
         let context = Context::new(file, text);
-        let config = host_read::read(&context);
+        let config = host_read::read(&context, false);
         let report = context.into_report();
         config.filter(|_| report.is_empty()).ok_or(report)
     }

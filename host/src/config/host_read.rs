@@ -4,7 +4,9 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig};
+use super::host::{
+    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig,
+};
 use super::reader::{At, Context, Section, listed};
 use super::report::Code;
 use super::values;
@@ -15,8 +17,9 @@ const GIB: u64 = 1 << 30;
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7411);
 
-/// None if the file is not TOML; otherwise as much as could be read, with the context's problems beside it.
-pub(super) fn read(context: &Context<'_>) -> Option<HostConfig> {
+/// None if the file is not TOML; otherwise as much as could be read, with the context's problems beside it. `admin_token_given`: the environment has the
+/// admin server's token.
+pub(super) fn read(context: &Context<'_>, admin_token_given: bool) -> Option<HostConfig> {
     let mut root = context.root()?;
     let nats = nats(context, root.section("nats"));
     let store = store(context, root.section("store"));
@@ -27,7 +30,7 @@ pub(super) fn read(context: &Context<'_>) -> Option<HostConfig> {
         store,
         consumers,
         watch,
-        admin: admin(context, root.section("admin")),
+        admin: admin(context, root.section("admin"), admin_token_given),
         limits: limits(root.section("limits")),
         log: log(context, root.section("log")),
     };
@@ -161,24 +164,35 @@ fn consumers(context: &Context<'_>, mut section: Section<'_, '_>) -> (PathBuf, b
     (beside(context.file, directory), watch)
 }
 
-fn admin(context: &Context<'_>, mut section: Section<'_, '_>) -> Option<SocketAddr> {
+fn admin(context: &Context<'_>, mut section: Section<'_, '_>, token_given: bool) -> Option<AdminConfig> {
     let address = section.text("address");
+    let file = section.text("token_file").map(|at| At { value: beside(context.file, at.value), offset: at.offset });
     section.finish();
-    let Some(address) = address else { return Some(DEFAULT_ADMIN) };
-    if address.value == "off" {
+    if let Some(file) = &file {
+        readable(context, file, "the admin server's token");
+    }
+    let token = match file {
+        _ if token_given => AdminToken::Environment,
+        Some(file) => AdminToken::File(file.value),
+        None => AdminToken::None,
+    };
+    let Some(given) = address else { return Some(AdminConfig { address: DEFAULT_ADMIN, token }) };
+    if given.value == "off" {
         return None;
     }
-    values::loopback_address(&address.value)
-        .map_err(|flaw| {
-            let message = format!("\"address\" in [admin] can't be \"{}\": {flaw}", address.value);
-            context.report(
-                Code::InvalidAddress,
-                address.offset,
-                message,
-                "write 127.0.0.1:PORT, [::1]:PORT or \"off\"",
-            );
-        })
-        .ok()
+    let refuse = |flaw: &str, help: &str| {
+        let message = format!("\"address\" in [admin] can't be \"{}\": {flaw}", given.value);
+        context.report(Code::InvalidAddress, given.offset, message, help);
+        None
+    };
+    match given.value.parse::<SocketAddr>() {
+        Err(_) => refuse("not an IP address with a port", "write IP:PORT, for example 127.0.0.1:7411, or \"off\""),
+        Ok(address) if !address.ip().is_loopback() && token == AdminToken::None => refuse(
+            "others can reach it, and there is no token that they would have to show",
+            "add token_file = \"FILE\", or write 127.0.0.1:PORT, [::1]:PORT or \"off\"",
+        ),
+        Ok(address) => Some(AdminConfig { address, token }),
+    }
 }
 
 fn limits(mut section: Section<'_, '_>) -> HostLimits {

@@ -10,6 +10,7 @@ use pelton_core::policy::{Isolation, Policy};
 use pelton_core::transaction::EffectLimits;
 
 use super::directory;
+use super::effective::{self, Setting};
 use super::manifest_read;
 use super::reader::{self, Context};
 use super::report::{Code, Place, Problem, Report};
@@ -198,6 +199,19 @@ impl Manifest {
         let mut manifests = vec![loaded];
         let report = directory::cross_check(&mut manifests);
         manifests.pop().map(|loaded| loaded.manifest).ok_or(report)
+    }
+
+    /// The settings of one manifest, with where each value is from.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn settings(file: &Path) -> Result<Vec<Setting>, Report> {
+        let text = reader::read_file(file, "a consumer's manifest must be a readable TOML file")?;
+        let context = Context::new(file, &text);
+        let loaded = manifest_read::read(&context, file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default());
+        let settings = effective::of_manifest(&context);
+        let report = context.into_report();
+        loaded.filter(|_| report.is_empty()).map(|_| settings).ok_or(report)
     }
 
     /// Whether the files that the manifest names are there. Apart from loading, because a component may arrive after its manifest.

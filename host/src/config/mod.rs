@@ -18,6 +18,7 @@
 //! ```
 
 mod directory;
+mod effective;
 mod host;
 mod host_read;
 mod manifest;
@@ -30,7 +31,11 @@ mod values;
 mod tests;
 
 pub use directory::load_directory;
-pub use host::{Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig};
+pub use effective::{Setting, Source};
+pub use host::{
+    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig,
+    TOKEN_VARIABLE,
+};
 pub use manifest::{
     DeployRules, IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
 };

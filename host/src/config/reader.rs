@@ -12,6 +12,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::effective::{self, Given};
 use super::report::{Code, Place, Problem, Report};
 
 /// Longest configuration file, in bytes.
@@ -35,6 +36,7 @@ pub(super) struct Context<'t> {
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
     known: RefCell<BTreeSet<String>>,
+    given: RefCell<Given>,
 }
 
 /// Reads a file that must be text of bearable size.
@@ -58,7 +60,7 @@ pub(super) fn read_file(file: &Path, help: &str) -> Result<String, Report> {
 
 impl<'t> Context<'t> {
     pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
-        Self { file, text, problems: RefCell::default(), known: RefCell::default() }
+        Self { file, text, problems: RefCell::default(), known: RefCell::default(), given: RefCell::default() }
     }
 
     /// The file's top level; none if it is not TOML, which is then reported.
@@ -90,9 +92,19 @@ impl<'t> Context<'t> {
     }
 
     /// The names of all fields that were asked for, each after its section's name and a dot.
-    #[cfg(test)]
     pub(super) fn known_fields(&self) -> BTreeSet<String> {
         self.known.borrow().clone()
+    }
+
+    /// The values of the file that were asked for, by their names.
+    pub(super) fn given(&self) -> Given {
+        self.given.borrow().clone()
+    }
+
+    fn note_given(&self, name: String, value: &At<DeValue<'_>>) {
+        if let Some(plain) = effective::plain(&value.value) {
+            self.given.borrow_mut().insert(name, (plain, self.place(value.offset).line));
+        }
     }
 
     pub(super) fn into_report(self) -> Report {
@@ -106,6 +118,8 @@ pub(super) struct Section<'c, 't> {
     context: &'c Context<'t>,
     /// How messages name it, brackets included; empty for the file's top level.
     title: String,
+    /// How settings name it: its name, and the number of an item of a list of sections.
+    path: String,
     pub(super) offset: usize,
     fields: BTreeMap<String, Field<'t>>,
     asked: Vec<&'static str>,
@@ -123,7 +137,13 @@ impl<'c, 't> Section<'c, 't> {
             let value = At { value: value.into_inner(), offset: value_offset };
             (name.get_ref().to_string(), Field { name_offset: name.span().start, value })
         });
-        Self { context, title, offset, fields: fields.collect(), asked: Vec::new() }
+        let path = title.trim_matches(['[', ']']).to_owned();
+        Self { context, title, path, offset, fields: fields.collect(), asked: Vec::new() }
+    }
+
+    /// The name of one of its fields among the settings.
+    fn setting(&self, field: &str) -> String {
+        if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
     }
 
     /// How messages name one of its fields.
@@ -138,7 +158,11 @@ impl<'c, 't> Section<'c, 't> {
     fn take_field(&mut self, name: &'static str) -> Option<Field<'t>> {
         self.asked.push(name);
         self.context.known.borrow_mut().insert(format!("{}.{name}", self.title.trim_matches(['[', ']'])));
-        self.fields.remove(name)
+        let field = self.fields.remove(name);
+        if let Some(field) = &field {
+            self.context.note_given(self.setting(name), &field.value);
+        }
+        field
     }
 
     fn wrong_type(&self, name: &str, wanted: &str, given: &At<DeValue<'t>>) {
@@ -283,11 +307,12 @@ impl<'c, 't> Section<'c, 't> {
             return Vec::new();
         };
         let mut sections = Vec::new();
-        for item in items {
+        for (number, item) in items.into_iter().enumerate() {
             let offset = item.span().start;
             match item.into_inner() {
                 DeValue::Table(table) => {
-                    sections.push(Section::new(self.context, format!("[[{name}]]"), offset, table));
+                    let section = Section::new(self.context, format!("[[{name}]]"), offset, table);
+                    sections.push(Section { path: format!("{name}.{number}"), ..section });
                 }
                 value => self.wrong_type(name, &wanted, &At { value, offset }),
             }
@@ -299,6 +324,7 @@ impl<'c, 't> Section<'c, 't> {
     pub(super) fn free_texts(mut self) -> BTreeMap<String, String> {
         let mut texts = BTreeMap::new();
         for (name, field) in std::mem::take(&mut self.fields) {
+            self.context.note_given(self.setting(&name), &field.value);
             match plain_text(&field.value.value) {
                 Some(text) => {
                     texts.insert(name, text);

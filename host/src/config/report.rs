@@ -31,7 +31,7 @@ pub enum Code {
     Conflict = 11,
     /// PC012: not the URL of a NATS server.
     InvalidUrl = 12,
-    /// PC013: not an address that can be listened on, or not one of this machine alone.
+    /// PC013: not an address that can be listened on, or one that others can reach although there is no token.
     InvalidAddress = 13,
     /// PC014: not a JSON pointer.
     InvalidPointer = 14,

@@ -9,6 +9,7 @@ use pelton_core::grants::Grants;
 use pelton_core::policy::Policy;
 use pelton_core::transaction::EffectLimits;
 
+use super::effective::MANIFEST_OWN;
 use super::reader::Context;
 use super::*;
 use crate::telemetry::Format;
@@ -137,8 +138,8 @@ pelton.toml:5:8: error[PC011]: "user" in [nats] needs "password_file" beside it
   help: add password_file = "…", or remove user
 pelton.toml:7:23: error[PC006]: "processed_ids_hours" in [store] must be from 24 to 8760 hours; it is 1
   help: choose a value from 24 to 8760
-pelton.toml:9:11: error[PC013]: "address" in [admin] can't be "0.0.0.0:7411": not an address of this machine alone, and there is no login
-  help: write 127.0.0.1:PORT, [::1]:PORT or "off"
+pelton.toml:9:11: error[PC013]: "address" in [admin] can't be "0.0.0.0:7411": others can reach it, and there is no token that they would have to show
+  help: add token_file = "FILE", or write 127.0.0.1:PORT, [::1]:PORT or "off"
 pelton.toml:11:20: error[PC006]: "executor_threads" in [limits] must be from 0 to 64 threads; it is -1
   help: choose a value from 0 to 64
 pelton.toml:13:10: error[PC021]: "filter" in [log] can't be "inof": did you mean "info"?
@@ -346,7 +347,7 @@ fn an_empty_host_configuration_is_the_documented_default() {
         (config.store.path.as_path(), config.consumers.as_path()),
         (Path::new("etc/data"), Path::new("etc/consumers"))
     );
-    assert_eq!(config.admin.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:7411"));
+    assert_eq!(config.admin.map(|admin| admin.address.to_string()).as_deref(), Some("127.0.0.1:7411"));
     assert_eq!((config.log.filter.as_str(), config.log.format), ("info", Format::Text));
 }
 
@@ -460,7 +461,7 @@ fn the_reference_of_the_host_is_right_and_whole() {
     assert_eq!(config, HostConfig::parse(&file, "").unwrap(), "the reference shows the defaults");
     let text = std::fs::read_to_string(&file).unwrap();
     let context = Context::new(&file, &text);
-    host_read::read(&context).unwrap();
+    host_read::read(&context, false).unwrap();
     assert_eq!(context.known_fields(), written_fields(&text));
 }
 
@@ -468,10 +469,7 @@ fn the_reference_of_the_host_is_right_and_whole() {
 fn the_reference_of_manifests_is_right_and_whole() {
     let file = example("consumers/orders.toml");
     let manifest = Manifest::load(&file).unwrap_or_else(|report| panic!("{report}"));
-    let shortest = "component = \"orders.wasm\"\n[subscription]\nstream = \"ORDERS\"\nsubjects = [\"orders.>\"]\n[key]\n\
-                    subject_token = 2\n[grants]\nemit = [\"totals.>\"]\n[config]\nthreshold = \"1000\"\n[[streams]]\nname = \"ORDERS\"\n\
-                    subjects = [\"orders.>\"]\n";
-    let defaults = manifest::parse(&file, "orders", shortest).map(|loaded| loaded.manifest).unwrap();
+    let defaults = manifest::parse(&file, "orders", MANIFEST_OWN).map(|loaded| loaded.manifest).unwrap();
     assert_eq!(manifest, defaults, "the reference shows the defaults");
     let text = std::fs::read_to_string(&file).unwrap();
     let context = Context::new(&file, &text);

@@ -1,7 +1,6 @@
 //! Texts that mean something outside: subjects, names, URLs, addresses, JSON pointers. Each is parsed here once.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use pelton_core::grants;
 use url::Url;
@@ -141,16 +140,6 @@ pub(super) fn server_url_flaw(text: &str) -> Option<(String, &'static str)> {
     None
 }
 
-/// Why nothing may listen there.
-pub(super) fn loopback_address(text: &str) -> Result<SocketAddr, &'static str> {
-    let address: SocketAddr = text.parse().map_err(|_| "not an IP address with a port")?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err("not an address of this machine alone, and there is no login")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,11 +196,5 @@ mod tests {
         {
             assert!(server_url_flaw(bad).is_some(), "{bad}");
         }
-    }
-
-    #[test]
-    fn only_this_machine_may_reach_the_admin_address() {
-        assert!(loopback_address("127.0.0.1:0").is_ok() && loopback_address("[::1]:7411").is_ok());
-        assert!(loopback_address("0.0.0.0:7411").is_err() && loopback_address("localhost").is_err());
     }
 }

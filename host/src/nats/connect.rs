@@ -365,7 +365,7 @@ fn parse_nowhere() -> Result<ServerAddr, ConnectFailure> {
     NOWHERE.parse().map_err(|_| ConnectFailure::InvalidUrl { url: NOWHERE.to_owned() })
 }
 
-fn authenticate(credentials: &Credentials, address: &ServerAddr) -> Result<ConnectOptions, ConnectFailure> {
+pub(super) fn authenticate(credentials: &Credentials, address: &ServerAddr) -> Result<ConnectOptions, ConnectFailure> {
     let options = ConnectOptions::new();
     Ok(match credentials {
         Credentials::None => match (address.username(), address.password()) {
@@ -383,7 +383,7 @@ fn authenticate(credentials: &Credentials, address: &ServerAddr) -> Result<Conne
 }
 
 /// A URL as it may be shown.
-fn without_user(url: &str) -> &str {
+pub(super) fn without_user(url: &str) -> &str {
     url.rsplit_once('@').map_or(url, |(_, host)| host)
 }
 

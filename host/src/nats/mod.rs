@@ -8,6 +8,7 @@ mod ack_reply;
 mod backoff;
 mod base64;
 pub mod connect;
+pub mod inspect;
 pub mod publisher;
 pub mod server;
 mod stored;
@@ -18,6 +19,7 @@ pub mod subscription;
 mod tests;
 
 pub use connect::{ConnectFailure, ConnectSettings, Connection, ConnectionStatus, Credentials};
+pub use inspect::{Inspector, Moment, ServerFacts, StreamView};
 pub use publisher::{PublishError, PublishReport, PublishResult, PublishSink, Publisher, PublisherHandle};
 pub use server::{EmbeddedServer, EmbeddedSettings, ServerError};
 pub use streams::{Ensured, Retention, StreamDeclaration, StreamError, StreamFacts};

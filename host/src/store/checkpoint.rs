@@ -119,6 +119,7 @@ impl Checkpointer {
         self.meta.folded = records.last().map_or(self.meta.folded, |(position, _)| *position);
         self.meta.next_row = self.meta.next_row.max(changes.next_row);
         self.meta.next_park = self.meta.next_park.max(changes.next_park);
+        self.meta.next_consumer = self.meta.next_consumer.max(changes.next_consumer);
         let over = Expiry { state_until_ms: self.clock.state_until_ms, processed_ids_ms: self.processed_ids_ms };
         let written = view::write(&self.files.view, &changes, &self.consumers, &mut self.meta, over);
         total.expired += written.map_err(CheckpointError::View)?;

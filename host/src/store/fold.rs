@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pelton_core::batch::Newest;
+use pelton_core::batch::{Again, Newest};
 use pelton_core::ids::ConsumerId;
 use rustc_hash::FxHashSet;
 
@@ -84,6 +84,16 @@ pub(super) struct OutboxAdded<'r> {
     pub(super) row: u64,
     pub(super) consumer: u32,
     pub(super) event: &'r EventRecord<'r>,
+    /// When it was committed: milliseconds since 1970-01-01 UTC.
+    pub(super) since_ms: u64,
+}
+
+impl OutboxChanges<'_> {
+    /// Those that have no time yet were committed at this one.
+    fn note_times(&mut self, wall_ms: u64) {
+        let new = self.added.iter_mut().rev().take_while(|added| added.since_ms == 0);
+        new.for_each(|added| added.since_ms = wall_ms);
+    }
 }
 
 /// Rows to add and rows to remove; none is in both.
@@ -103,6 +113,10 @@ pub(super) struct Changes<'r> {
     pub(super) outbox: OutboxChanges<'r>,
     pub(super) dead_letters: Vec<DeadLetterChange<'r>>,
     pub(super) parked: Vec<ParkedChange<'r>>,
+    /// Nothing is left of these; nothing of them comes after.
+    pub(super) forgotten: Vec<u32>,
+    /// One above the last consumer that the records bind.
+    pub(super) next_consumer: u32,
     /// One above the last outbox row that the records name.
     pub(super) next_row: u64,
     /// One above the last parked message that the records name.
@@ -126,6 +140,13 @@ pub(super) fn fold<'r>(
         }
         for settlement in &record.settlements {
             gather(settlement, &mut changes);
+        }
+        changes.outbox.note_times(record.wall_ms);
+        let bound = record.bindings.iter().map(|binding| binding.consumer.saturating_add(1)).max();
+        changes.next_consumer = changes.next_consumer.max(bound.unwrap_or_default());
+        for forgotten in changes.forgotten.iter().map(|consumer| ConsumerId(*consumer)) {
+            consumers.remove(&forgotten);
+            changes.consumers.remove(&forgotten);
         }
         published.extend(record.published.iter().copied());
     }
@@ -160,10 +181,10 @@ fn move_cursors(
     };
     for edit in &record.edits {
         // A consumer that is not known can't have anything that could be changed, so this is checked for all of them.
-        cursor_of(edit.consumer(), &|consumer| {
-            if let EditRecord::Hold { by, hold, .. } = edit {
-                consumer.set_hold((*by).into(), *hold);
-            }
+        cursor_of(edit.consumer(), &|consumer| match edit {
+            EditRecord::Hold { by, hold, .. } => consumer.set_hold((*by).into(), *hold),
+            EditRecord::MoveCursor { after, again, .. } => consumer.move_cursor(*after, again.map(Again::from)),
+            _ => {}
         })?;
     }
     // Floors first: what they cover needs no range of its own on the way.
@@ -203,7 +224,16 @@ fn gather_edit<'r>(edit: &'r EditRecord<'r>, changes: &mut Changes<'r>) {
         EditRecord::RemoveParked { consumer, place } => {
             changes.parked.push(ParkedChange { consumer: *consumer, place: *place, row: None, writes: 1 });
         }
-        EditRecord::Hold { .. } => {}
+        EditRecord::State { consumer, key, writes } => changes.state.extend(writes.iter().map(|write| StateChange {
+            consumer: *consumer,
+            scope_key: *key,
+            space: write.space,
+            key: write.key,
+            value: write.value,
+            writes: 1,
+        })),
+        EditRecord::Forget { consumer } => changes.forgotten.push(*consumer),
+        EditRecord::Hold { .. } | EditRecord::MoveCursor { .. } => {}
     }
 }
 
@@ -222,7 +252,7 @@ fn gather<'r>(settlement: &'r SettlementRecord<'r>, changes: &mut Changes<'r>) {
                 writes: 1,
             });
             if let Some((row, event)) = copy {
-                changes.outbox.added.push(OutboxAdded { row: *row, consumer, event });
+                changes.outbox.added.push(OutboxAdded { row: *row, consumer, event, since_ms: 0 });
                 changes.next_row = changes.next_row.max(row + 1);
             }
         }
@@ -253,7 +283,7 @@ fn gather_applied<'r>(consumer: u32, applied: &'r AppliedRecord<'r>, changes: &m
     }));
     changes.marks.extend(applied.mark.map(|mark| MarkChange { consumer, hash: u128::from_be_bytes(mark), writes: 1 }));
     let rows = (applied.first_row..).zip(&applied.events);
-    changes.outbox.added.extend(rows.map(|(row, event)| OutboxAdded { row, consumer, event }));
+    changes.outbox.added.extend(rows.map(|(row, event)| OutboxAdded { row, consumer, event, since_ms: 0 }));
     changes.next_row = changes.next_row.max(applied.first_row + applied.events.len() as u64);
 }
 

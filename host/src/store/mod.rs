@@ -40,7 +40,9 @@ pub use checkpoint::{Checkpointer, Folded};
 pub use error::{AppendError, CheckpointError, OpenError, StoreFailure};
 pub use log::{Appended, Log};
 pub use open::{Opened, OutboxRow, Recovered, RecoveredConsumer, Settings, open};
-pub use reader::{DeadLetterQuery, ParkedQuery, Reader, StoredDeadLetter, StoredParked};
+pub use reader::{
+    DeadLetterQuery, ParkedQuery, Reader, StatePage, StatePlace, StoredDeadLetter, StoredParked, StoredState,
+};
 pub use record::RecordError;
 #[cfg(any(test, feature = "fault-injection"))]
 pub use simulated::{SimulatedDisk, create_simulated, open_simulated};

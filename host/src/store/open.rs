@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pelton_core::batch::{Hold, HoldBy, Newest, StreamIdentity};
+use pelton_core::batch::{Again, Hold, HoldBy, Newest, StreamIdentity};
 use pelton_core::cursor::Cursor;
 use pelton_core::effects::Event;
 use pelton_core::ids::{ConsumerId, ParkId, RowId};
@@ -78,6 +78,8 @@ pub struct RecoveredConsumer {
     pub holds: Vec<(HoldBy, Hold)>,
     /// The newest message of the stream that was settled; none: none was.
     pub newest: Option<Newest>,
+    /// What a rewind brings again.
+    pub again: Again,
 }
 
 /// An event that waits to be published.
@@ -89,6 +91,8 @@ pub struct OutboxRow {
     pub consumer: ConsumerId,
     /// The event.
     pub event: Event,
+    /// When it was committed: milliseconds since 1970-01-01 UTC.
+    pub since_ms: u64,
 }
 
 /// Opens the store in a directory, or makes one there. When this returns, the view holds all that the log holds.
@@ -124,7 +128,7 @@ pub(super) fn recover(sound: Sound, paths: &Paths, processed_ids_ms: u64, now: N
         consumers: recovered_consumers(&checkpointer),
         outbox: snapshot.outbox().map_err(in_view)?,
         next_row: RowId(meta.next_row),
-        next_consumer: ConsumerId(checkpointer.consumers().keys().next_back().map_or(1, |last| last.0 + 1)),
+        next_consumer: ConsumerId(meta.next_consumer),
         seed: meta.seed,
         dead_letters: snapshot.count_dead_letters().map_err(in_view)?,
         parked: snapshot.parked().summaries().map_err(in_view)?,
@@ -143,6 +147,7 @@ fn recovered_consumers(checkpointer: &Checkpointer) -> Vec<RecoveredConsumer> {
         cursor: consumer.cursor.clone(),
         holds: consumer.holds.iter().map(|(by, hold)| (*by, hold.clone())).collect(),
         newest: consumer.newest,
+        again: consumer.again,
     });
     consumers.collect()
 }

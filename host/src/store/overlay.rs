@@ -23,6 +23,7 @@ use pelton_core::parked::{ParkLane, ParkPlace, Parked};
 use rustc_hash::FxHashMap;
 
 mod rows;
+mod state;
 
 pub(super) use rows::{Page, Rows};
 

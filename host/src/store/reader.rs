@@ -19,8 +19,10 @@ use super::overlay::{Overlay, OverlayPage};
 use super::view::Snapshot;
 
 mod listing;
+mod state;
 
 pub use listing::{DeadLetterQuery, ParkedQuery, StoredDeadLetter, StoredParked};
+pub use state::{StatePage, StatePlace, StoredState};
 
 /// Reads the newest state, and takes what attempts leave. Shared by all executors.
 ///

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pelton_core::batch::{Batch, Edit, Hold, HoldBy, Outcome, Settlement};
+use pelton_core::batch::{Again, Batch, Edit, Hold, HoldBy, Outcome, Settlement};
 use pelton_core::effects::{Event, Space, StateValue, StateWrite};
 use pelton_core::ids::Version;
 use pelton_core::message::Headers;
@@ -16,8 +16,8 @@ mod message;
 
 pub(super) use message::{DeadLetterRecord, LaneRecord, ParkCauseRecord, ParkedRecord, PlaceRecord};
 
-/// The format of what this file and those below it encode. No released version of the host wrote format 1, so none is read but this one.
-pub(super) const FORMAT: u8 = 2;
+/// The format of what this file and those below it encode. No released version of the host wrote formats 1 and 2, so none is read but this one.
+pub(super) const FORMAT: u8 = 3;
 
 /// A stored value that can't be decoded, or a value that can't be encoded.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -129,6 +129,36 @@ pub(super) enum EditRecord<'a> {
         #[serde(borrow)]
         hold: Option<HoldRecord<'a>>,
     },
+    MoveCursor {
+        consumer: u32,
+        after: u64,
+        again: Option<AgainRecord>,
+    },
+    State {
+        consumer: u32,
+        key: Option<&'a str>,
+        #[serde(borrow)]
+        writes: Vec<StateRecord<'a>>,
+    },
+    Forget {
+        consumer: u32,
+    },
+}
+
+/// Number, first sequence less one, last sequence.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct AgainRecord(u32, u64, u64);
+
+impl From<Again> for AgainRecord {
+    fn from(again: Again) -> Self {
+        Self(again.number, again.after, again.until)
+    }
+}
+
+impl From<AgainRecord> for Again {
+    fn from(AgainRecord(number, after, until): AgainRecord) -> Self {
+        Self { number, after, until }
+    }
 }
 
 impl EditRecord<'_> {
@@ -138,7 +168,10 @@ impl EditRecord<'_> {
             Self::RemoveDeadLetter { consumer, .. }
             | Self::Park { consumer, .. }
             | Self::RemoveParked { consumer, .. }
-            | Self::Hold { consumer, .. } => *consumer,
+            | Self::Hold { consumer, .. }
+            | Self::MoveCursor { consumer, .. }
+            | Self::State { consumer, .. }
+            | Self::Forget { consumer } => *consumer,
         }
     }
 }
@@ -266,6 +299,15 @@ impl<'a> From<&'a Edit> for EditRecord<'a> {
             Edit::Hold { consumer, by, hold } => {
                 Self::Hold { consumer: consumer.0, by: (*by).into(), hold: hold.as_ref().map(HoldRecord::from) }
             }
+            Edit::MoveCursor { consumer, after, again } => {
+                Self::MoveCursor { consumer: consumer.0, after: *after, again: again.map(AgainRecord::from) }
+            }
+            Edit::State { consumer, key, writes } => Self::State {
+                consumer: consumer.0,
+                key: key.as_deref(),
+                writes: writes.state.iter().map(StateRecord::from).collect(),
+            },
+            Edit::Forget { consumer } => Self::Forget { consumer: consumer.0 },
         }
     }
 }

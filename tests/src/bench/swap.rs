@@ -159,15 +159,20 @@ pub async fn run(options: SwapOptions) -> Result<SwapReport> {
 /// Lays down one version after the other, each when the one before it serves.
 async fn swap_all(host: &Host, swaps: u32) -> Result<()> {
     for n in 0..swaps {
-        let before = host.consumer_status("bench").await?["version"].clone();
+        let before = version(host).await?;
         host.write("consumers/ledger.wasm", &tools::stamped(&tools::guest("ledger")?, &format!("swap {n}"))?)?;
         let waiting = wait::until("the new version serves", LIMIT, || async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Ok((host.consumer_status("bench").await?["version"] != before).then_some(()))
+            Ok((version(host).await? != before).then_some(()))
         });
         waiting.await.with_context(|| format!("the host's log:\n{}", host.log_tail()))?;
     }
     Ok(())
+}
+
+/// The version that serves.
+async fn version(host: &Host) -> Result<Option<serde_json::Value>> {
+    Ok(host.consumer_status("bench").await?.get("version").cloned())
 }
 
 fn pauses(mut all: Vec<u64>) -> Pauses {

@@ -199,14 +199,15 @@ impl Core {
         }
         if !self.settings.breaks.has(Break::PublishBeforeCommit) {
             for Settlement { consumer, outcome, .. } in &batch.settlements {
-                self.hand_to_relay(*consumer, outcome);
+                self.hand_to_relay(*consumer, outcome, batch.wall_ms);
             }
         }
     }
 
     /// The events of an outcome may leave.
-    pub(super) fn hand_to_relay(&mut self, consumer: ConsumerId, outcome: &Outcome) {
-        let mut push = |row, event: &Arc<_>| self.relay.push(OutboxRow { row, consumer, event: Arc::clone(event) });
+    pub(super) fn hand_to_relay(&mut self, consumer: ConsumerId, outcome: &Outcome, since_ms: u64) {
+        let mut push =
+            |row, event: &Arc<_>| self.relay.push(OutboxRow { row, consumer, event: Arc::clone(event), since_ms });
         match outcome {
             Outcome::Applied { writes, first_row, .. } => {
                 for (offset, event) in (0..).zip(&writes.events) {

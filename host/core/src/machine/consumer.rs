@@ -14,7 +14,7 @@ use super::lanes::Load;
 use super::pace::Pace;
 use super::parking::{ParkBook, RELEASING_MAX};
 use super::probation::OnProbation;
-use crate::batch::{Hold, HoldBy, Newest, StreamIdentity};
+use crate::batch::{Again, Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::message::Failure;
 use crate::parked::ParkLane;
@@ -38,6 +38,8 @@ pub(crate) enum Phase {
     Stopping,
     /// Waits for an operator.
     Halted,
+    /// An operator moves its cursor: ends what is under way, then waits until told to go on.
+    Suspended,
 }
 
 /// What a consumer did since the host was started.
@@ -125,6 +127,8 @@ pub(crate) struct Consumer {
     pub(crate) durable_floor: u64,
     /// The newest message settled.
     pub(crate) newest: Option<Newest>,
+    /// What a rewind brings again.
+    pub(crate) again: Again,
     /// Sequence → bytes of each message that is held.
     held: BTreeMap<u64, usize>,
     held_bytes: usize,
@@ -182,6 +186,7 @@ impl Consumer {
             durable_floor: cursor.floor(),
             cursor,
             newest: None,
+            again: Again::default(),
             held: BTreeMap::new(),
             held_bytes: 0,
             committing_released: 0,
@@ -217,6 +222,19 @@ impl Consumer {
         self.high = floor;
         self.durable_floor = floor;
         self.newest = None;
+        // The number goes on: marks of another stream's messages must not be met again under it.
+        self.again = Again { number: self.again.number, ..Again::default() };
+    }
+
+    /// The cursor was moved, while nothing is held: what is delivered next follows on it.
+    pub(crate) fn stand_at_cursor(&mut self) {
+        self.high = self.cursor.floor();
+        self.durable_floor = self.cursor.floor();
+    }
+
+    /// Settled ranges above the floor, the first `most` of them.
+    pub(crate) fn ranges(&self, most: usize) -> Vec<(u64, u64)> {
+        self.cursor.ranges().take(most).collect()
     }
 
     /// A delivery came. Within a generation they come in order and without a gap, so whatever lies before it was delivered or is not

@@ -64,6 +64,8 @@ pub struct Recovered {
     pub parked: Vec<ParkedLane>,
     /// The first number of a parked message that was never used.
     pub next_park: u64,
+    /// The first number of a consumer that was never used: that of one that was forgotten is not given again.
+    pub next_consumer: u32,
 }
 
 /// Something to do at a certain time.
@@ -101,6 +103,7 @@ pub struct Core {
     pub(super) next_row: u64,
     pub(super) next_park: u64,
     pub(super) next_ticket: u64,
+    next_consumer: u32,
     pub(super) timers: BTreeSet<(u64, Timer)>,
     /// When acknowledged rows get a commit of their own if none goes out before.
     pub(super) flush_at_tick_ms: Option<u64>,
@@ -133,6 +136,7 @@ impl Core {
             next_row: recovered.next_row,
             next_park: recovered.next_park,
             next_ticket: 0,
+            next_consumer: recovered.next_consumer,
             timers: BTreeSet::new(),
             flush_at_tick_ms: None,
             flush_due: false,
@@ -142,10 +146,11 @@ impl Core {
             drained: false,
             actions: VecDeque::new(),
         };
-        for KnownConsumer { id, name, stream, cursor, holds, newest } in recovered.consumers {
+        for KnownConsumer { id, name, stream, cursor, holds, newest, again } in recovered.consumers {
             let mut consumer = Consumer::new(name, Some(stream), cursor);
             consumer.holds = holds.into_iter().collect();
             consumer.newest = newest;
+            consumer.again = again;
             core.consumers.insert(id, consumer);
         }
         if !settings.breaks.has(Break::ForgetParkedOnCrash) {
@@ -165,7 +170,9 @@ impl Core {
         if let Some((id, _)) = self.consumers.iter().find(|(_, consumer)| consumer.name.as_ref() == name) {
             return *id;
         }
-        let id = ConsumerId(self.consumers.keys().next_back().map_or(1, |last| last.0 + 1));
+        let above_all = self.consumers.keys().next_back().map_or(1, |last| last.0 + 1);
+        let id = ConsumerId(above_all.max(self.next_consumer));
+        self.next_consumer = id.0 + 1;
         self.consumers.insert(id, Consumer::new(name.into(), None, Cursor::default()));
         id
     }
@@ -293,7 +300,9 @@ impl Core {
     /// Begins to pull and to handle, once nothing is left of the time before a stop.
     pub(super) fn begin(&mut self, consumer: ConsumerId) {
         let Some(state) = self.consumers.get(&consumer).filter(|_| !self.draining) else { return };
-        if matches!(state.phase, Phase::Positioning | Phase::Running) || state.is_quiet() {
+        if state.phase == Phase::Suspended {
+            // It is brought here again by whoever ends that.
+        } else if matches!(state.phase, Phase::Positioning | Phase::Running) || state.is_quiet() {
             self.position(consumer);
         } else {
             self.stop(consumer, Phase::Restarting);

@@ -10,7 +10,7 @@ use super::event::{Action, Arrival, Job, JobResult, LaneId, Run, VersionRule};
 use super::lanes::{Lane, LaneState, Load, Waiting};
 use crate::breaks::Break;
 use crate::ids::{ConsumerId, IdHash};
-use crate::message::GivenUp;
+use crate::message::{GivenUp, Message};
 use crate::parked::ParkCause;
 use crate::policy::VersionPolicy;
 
@@ -152,6 +152,8 @@ impl Core {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let versions = state.policy.versions;
         let dedup = !self.settings.breaks.has(Break::NoDedup);
+        let (rewound, stream) = (state.again, state.stream.clone());
+        let again = |message: &Message| rewound.of(message, stream.as_ref());
         let jobs_max = self.settings.run_messages_max.min(attempts_max);
         let mut claims: Vec<IdHash> = Vec::new();
         let mut jobs = Vec::with_capacity(lane.queue.len().min(jobs_max));
@@ -173,6 +175,7 @@ impl Core {
                 message: Arc::clone(&waiting.message),
                 attempt: waiting.failures.saturating_add(1),
                 dedup,
+                again: if dedup { again(&waiting.message) } else { 0 },
                 versions: versions.map(rule),
             });
         }

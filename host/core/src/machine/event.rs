@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::probation::Probation;
-use crate::batch::{Batch, Hold, HoldBy, Newest, StreamIdentity};
+use crate::batch::{Again, Batch, Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::effects::{Event as Emitted, WriteSet};
 use crate::ids::{ConsumerId, ParkId, RowId, Version};
@@ -192,6 +192,8 @@ pub struct Job {
     pub attempt: u32,
     /// Whether its id is looked up among the processed ones.
     pub dedup: bool,
+    /// The number of the rewind that brings it again: then only what was handled since counts as processed. 0: none does.
+    pub again: u32,
     /// Whether its entity's version has to be the next one; none: it is not ordered by version.
     pub versions: Option<VersionRule>,
 }
@@ -298,6 +300,15 @@ pub enum Action {
         sequence: u64,
         /// When its stream stored it.
         published_at_ms: u64,
+    },
+    /// An operator changed state; becomes durable with a later commit. Whoever reads state has to see it at once.
+    StateEdited {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// The ordering key whose state it is; none: what all keys share.
+        key: Option<Arc<str>>,
+        /// What was written.
+        writes: Arc<WriteSet>,
     },
     /// The consumer was paused, by an operator or by its breaker, or goes on.
     Held {
@@ -409,6 +420,8 @@ pub struct KnownConsumer {
     pub holds: Vec<(HoldBy, Hold)>,
     /// The newest message that was settled; none: none was.
     pub newest: Option<Newest>,
+    /// What a rewind brings again.
+    pub again: Again,
 }
 
 /// An event that was committed and is not known to be published.
@@ -420,4 +433,6 @@ pub struct OutboxRow {
     pub consumer: ConsumerId,
     /// The event.
     pub event: Arc<Emitted>,
+    /// When it was committed: milliseconds since 1970-01-01 UTC.
+    pub since_ms: u64,
 }

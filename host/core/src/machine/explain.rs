@@ -144,6 +144,7 @@ impl Phase {
             Self::Running => "running",
             Self::Stopping => "stopping",
             Self::Halted => "halted",
+            Self::Suspended => "suspended",
         }
     }
 }

@@ -15,6 +15,7 @@ mod pace;
 mod parking;
 mod probation;
 mod relay;
+mod rewind;
 mod status;
 
 pub use self::consumer::{Counters, Failures};
@@ -24,8 +25,9 @@ pub use self::event::{
     VersionRule,
 };
 pub use self::explain::{Explanation, KeyParked, KeyRunning, LaneDoing, WaitsFor};
-pub use self::operate::{Operation, OperationRefused};
+pub use self::operate::{Expected, Operation, OperationRefused};
 pub use self::probation::Probation;
+pub use self::relay::{OutboxItem, OutboxPlace};
 pub use self::status::{ConsumerStatus, Status};
 
 #[cfg(test)]

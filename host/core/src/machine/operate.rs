@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::consumer::Phase;
 use super::core::Core;
 use super::event::Action;
 use super::hold::EDIT_BYTES;
 use super::parking::ParkState;
 use crate::batch::{Edit, Hold, HoldBy};
+use crate::effects::WriteSet;
 use crate::ids::ConsumerId;
 use crate::message::DeadLetter;
 use crate::parked::{ParkCause, ParkLane, Parked};
@@ -33,6 +36,28 @@ pub enum Operation {
     ReplaceParked(Arc<Parked>),
     /// Handle a dead letter again, as the message that it holds (which may have been edited).
     Replay(Arc<DeadLetter>),
+    /// End what is under way and begin nothing until told to go on; the cursor can be moved then.
+    Suspend,
+    /// End a suspension.
+    GoOn,
+    /// Everything up to here counts as settled, and nothing above it; or, to skip, everything up to here does as well.
+    MoveCursor {
+        /// The last sequence that counts as settled.
+        after: u64,
+        /// Forward: what lies between is never handled. Else backward: it is handled again.
+        skip: bool,
+    },
+    /// Change state.
+    EditState {
+        /// The ordering key whose state it is; none: what all keys share.
+        key: Option<Arc<str>>,
+        /// What is written; no events.
+        writes: Arc<WriteSet>,
+        /// What each of them has to hold before: the shell looks. Of the same length as the writes.
+        expected: Vec<Expected>,
+    },
+    /// Forget all of a consumer that is not deployed: cursor, state, marks, parked messages, dead letters.
+    Forget,
     /// Forget a dead letter.
     DropDeadLetter {
         /// Its sequence.
@@ -40,6 +65,17 @@ pub enum Operation {
         /// When its stream stored it: milliseconds since 1970-01-01 UTC.
         published_at_ms: u64,
     },
+}
+
+/// What an entry has to hold for a change of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever it holds.
+    Anything,
+    /// Nothing.
+    Absent,
+    /// These bytes.
+    Bytes(Bytes),
 }
 
 /// Why an operation was not begun.
@@ -65,6 +101,18 @@ pub enum OperationRefused {
         "it still can't be read: {0}; replay it with a payload that can (--payload FILE), correct the manifest, or drop it"
     )]
     Unreadable(Box<str>),
+    /// An attempt of it is under way.
+    #[error("an attempt is under way; try again, or pause the consumer first")]
+    BeingHandled,
+    /// The entry is not what the operator saw.
+    #[error("entry {0:?} has another value by now: look at it again")]
+    Changed(Box<str>),
+    /// It stands there already.
+    #[error("the cursor is not moved by that")]
+    NothingToMove,
+    /// It is deployed.
+    #[error("the consumer is deployed: remove its manifest first")]
+    Deployed,
     /// The host is ending.
     #[error("the host is ending")]
     Draining,
@@ -103,6 +151,11 @@ impl Core {
                 self.actions.push_back(Action::Parked { consumer, row });
             }
             Operation::Replay(letter) => self.replay(consumer, &letter),
+            Operation::Suspend => self.suspend(consumer)?,
+            Operation::GoOn => self.go_on(consumer),
+            Operation::MoveCursor { after, skip } => self.move_cursor(consumer, after, skip)?,
+            Operation::EditState { key, writes, .. } => self.edit_state(consumer, key, writes)?,
+            Operation::Forget => self.forget(consumer)?,
             Operation::DropDeadLetter { sequence, published_at_ms } => {
                 self.remove_dead_letter(consumer, sequence, published_at_ms);
             }

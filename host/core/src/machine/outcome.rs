@@ -53,7 +53,7 @@ impl Core {
         let state_key = if shared_state { None } else { key.clone() };
         let outcome = Outcome::Applied { version, mark: waiting.message.mark, state_key, writes, first_row };
         if self.settings.breaks.has(Break::PublishBeforeCommit) {
-            self.hand_to_relay(consumer, &outcome);
+            self.hand_to_relay(consumer, &outcome, self.now.wall_ms);
         }
         self.conclude(consumer, waiting, outcome, bytes);
         if let Some(key) = key {

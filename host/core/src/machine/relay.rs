@@ -4,11 +4,14 @@
 //! refused, its key is *troubled*: nothing more of it leaves until everything of it that is in flight has been answered; then its lowest row is tried alone, and when
 //! that is acknowledged the rest follows. Other keys go on.
 
+mod list;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+pub use self::list::{OutboxItem, OutboxPlace};
 use super::event::OutboxRow;
 use crate::ids::{ConsumerId, RowId};
 
@@ -221,7 +224,7 @@ mod tests {
             headers: Vec::new(),
             payload: bytes::Bytes::new(),
         };
-        OutboxRow { row: RowId(id), consumer: ConsumerId(1), event: Arc::new(event) }
+        OutboxRow { row: RowId(id), consumer: ConsumerId(1), event: Arc::new(event), since_ms: id }
     }
 
     fn relay(window: usize, rows: &[(u64, Option<&str>)]) -> Relay {

@@ -2,7 +2,7 @@
 
 use super::consumer::Counters;
 use super::core::Core;
-use crate::batch::{Hold, HoldBy, StreamIdentity};
+use crate::batch::{Again, Hold, HoldBy, StreamIdentity};
 use crate::ids::ConsumerId;
 
 /// The books of one consumer, at one moment.
@@ -30,6 +30,20 @@ pub struct ConsumerStatus {
     pub waiting_retry: usize,
     /// Events committed and not known to be published.
     pub outbox_pending: usize,
+    /// When the oldest of them was committed: milliseconds since 1970-01-01 UTC.
+    pub outbox_oldest_ms: Option<u64>,
+    /// Whether nothing of it is held, executing or being committed.
+    pub quiet: bool,
+    /// Stretches above its floor that are settled, first and last sequence of each; the first few.
+    pub settled_above: Vec<(u64, u64)>,
+    /// The highest sequence that is settled.
+    pub highest_settled: u64,
+    /// What a rewind brings again, as far as it is not handled yet.
+    pub again: Option<Again>,
+    /// Keys that have messages in memory.
+    pub keys: usize,
+    /// Messages asked for and not delivered yet.
+    pub requested: usize,
     /// Parked messages.
     pub parked_rows: u64,
     /// Keys that have any, and parked messages without a key.
@@ -47,6 +61,8 @@ pub struct ConsumerStatus {
 pub struct Status {
     /// Every consumer that the store knows, by its number.
     pub consumers: Vec<ConsumerStatus>,
+    /// Whether the host is to stop: nothing new is begun.
+    pub draining: bool,
     /// Events in flight to JetStream.
     pub relay_in_flight: usize,
     /// Events that wait for room in the window.
@@ -65,6 +81,9 @@ impl Core {
     /// The books as they are now.
     #[must_use]
     pub fn status(&self) -> Status {
+        /// Settled stretches that are told of one consumer.
+        const RANGES_MAX: usize = 16;
+        let oldest = self.relay.oldest();
         let consumers = self.consumers.iter().map(|(id, state)| ConsumerStatus {
             id: *id,
             name: state.name.clone(),
@@ -77,6 +96,13 @@ impl Core {
             running: state.running,
             waiting_retry: state.waiting_retry,
             outbox_pending: state.outbox_rows,
+            outbox_oldest_ms: oldest.get(id).copied(),
+            quiet: state.is_quiet(),
+            settled_above: state.ranges(RANGES_MAX),
+            highest_settled: state.cursor.highest(),
+            again: Some(state.again).filter(|again| again.until > state.durable_floor),
+            keys: state.by_key.len(),
+            requested: state.requested,
             parked_rows: state.parked_rows,
             parked_lanes: state.parked.len(),
             lanes_releasing: state.releases.under_way + state.held_releases.under_way,
@@ -85,6 +111,7 @@ impl Core {
         });
         Status {
             consumers: consumers.collect(),
+            draining: self.draining,
             relay_in_flight: self.relay.in_flight(),
             relay_queued: self.relay.queued(),
             relay_waiting: self.relay.waiting(),

@@ -10,6 +10,7 @@ mod rules_limits;
 mod rules_parking;
 mod rules_probation;
 mod rules_releases;
+mod rules_rewind;
 mod rules_versions;
 mod simulation;
 mod streams;

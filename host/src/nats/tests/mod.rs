@@ -97,6 +97,10 @@ impl TestServer {
     pub(super) fn signal(&self, signal: rustix::process::Signal) {
         let child = self.child.as_ref().unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+        // On a busy machine its threads go on for a moment.
+        while signal == rustix::process::Signal::STOP && !is_stopped(child.id()) {
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn settings(&self) -> ConnectSettings {
@@ -218,4 +222,13 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whether every thread of the process is stopped.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.filter_map(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }

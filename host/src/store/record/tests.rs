@@ -74,6 +74,14 @@ fn to_edit(edit: &EditRecord<'_>) -> Edit {
         EditRecord::Hold { by, hold, .. } => {
             Edit::Hold { consumer, by: (*by).into(), hold: hold.map(HoldRecord::to_hold) }
         }
+        EditRecord::MoveCursor { after, again, .. } => {
+            Edit::MoveCursor { consumer, after: *after, again: again.map(Again::from) }
+        }
+        EditRecord::State { key, writes, .. } => {
+            let writes = WriteSet { state: writes.iter().map(to_write).collect(), events: Vec::new() };
+            Edit::State { consumer, key: key.map(Arc::from), writes: Arc::new(writes) }
+        }
+        EditRecord::Forget { .. } => Edit::Forget { consumer },
     }
 }
 
@@ -222,6 +230,14 @@ fn edit() -> impl Strategy<Value = Edit> {
         (consumer(), parked()).prop_map(|(consumer, row)| Edit::Park { consumer, row }),
         (consumer(), place()).prop_map(|(consumer, place)| Edit::RemoveParked { consumer, place }),
         (consumer(), by, hold).prop_map(|(consumer, by, hold)| Edit::Hold { consumer, by, hold }),
+        (consumer(), any::<u64>(), any::<Option<(u32, u64, u64)>>()).prop_map(|(consumer, after, again)| {
+            let again = again.map(|(number, after, until)| Again { number, after, until });
+            Edit::MoveCursor { consumer, after, again }
+        }),
+        (consumer(), key(), prop::collection::vec(write(), 0..3)).prop_map(|(consumer, key, state)| {
+            Edit::State { consumer, key, writes: Arc::new(WriteSet { state, events: Vec::new() }) }
+        }),
+        consumer().prop_map(|consumer| Edit::Forget { consumer }),
     ]
 }
 

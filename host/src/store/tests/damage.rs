@@ -141,8 +141,8 @@ fn another_format_is_refused() {
             transaction.commit().unwrap();
         };
         set(1);
-        assert!(matches!(refused(&settings, name), OpenError::OtherFormat { found: 1, known: 2, .. }));
-        set(2);
+        assert!(matches!(refused(&settings, name), OpenError::OtherFormat { found: 1, known: 3, .. }));
+        set(3);
     }
     open(&settings, NOW).unwrap();
 }

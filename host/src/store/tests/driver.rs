@@ -275,7 +275,8 @@ impl Driver {
             }
             Edit::Park { consumer, row } => reader.note_parked(*consumer, row),
             Edit::RemoveParked { consumer, place } => reader.note_unparked(*consumer, place),
-            Edit::Hold { .. } => {}
+            Edit::State { consumer, key, writes } => reader.apply(*consumer, key.as_ref(), None, writes),
+            Edit::Hold { .. } | Edit::MoveCursor { .. } | Edit::Forget { .. } => {}
         }
         self.visible.apply_edit(&edit);
         self.batch.edits.push(edit);

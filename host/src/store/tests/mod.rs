@@ -4,6 +4,7 @@ mod checks;
 mod damage;
 mod driver;
 mod model;
+mod operated;
 mod parked;
 mod power;
 mod random;

@@ -58,6 +58,30 @@ impl Model {
             Edit::RemoveParked { consumer, place } => _ = self.parked.remove(&(*consumer, place.clone())),
             Edit::Hold { consumer, by, hold: Some(hold) } => _ = self.holds.insert((*consumer, *by), hold.clone()),
             Edit::Hold { consumer, by, hold: None } => _ = self.holds.remove(&(*consumer, *by)),
+            Edit::MoveCursor { consumer, after, again } => {
+                let cursor = &mut self.consumers.get_mut(consumer).unwrap().1;
+                match again {
+                    Some(_) => *cursor = Cursor::at(*after),
+                    None => cursor.raise_floor(*after),
+                }
+            }
+            Edit::State { consumer, key, writes } => {
+                for write in &writes.state {
+                    let entry = ((*consumer, key.clone()), write.space, write.key.clone());
+                    match &write.value {
+                        Some(value) => self.state.insert(entry, value.clone()),
+                        None => self.state.remove(&entry),
+                    };
+                }
+            }
+            Edit::Forget { consumer } => {
+                self.consumers.remove(consumer);
+                self.holds.retain(|(of, _), _| of != consumer);
+                self.state.retain(|((of, _), ..), _| of != consumer);
+                self.marks.retain(|(of, _)| of != consumer);
+                self.dead_letters.retain(|(of, ..), _| of != consumer);
+                self.parked.retain(|(of, _), _| of != consumer);
+            }
         }
     }
 

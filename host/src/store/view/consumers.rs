@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use pelton_core::batch::{Hold, HoldBy, Newest, StreamIdentity};
+use pelton_core::batch::{Again, Hold, HoldBy, Newest, StreamIdentity};
 use pelton_core::cursor::Cursor;
 use pelton_core::ids::ConsumerId;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use crate::store::error::StoreFailure;
-use crate::store::record::{self, BindingRecord, HoldByRecord, HoldRecord};
+use crate::store::record::{self, AgainRecord, BindingRecord, HoldByRecord, HoldRecord};
 
 const CONSUMERS: TableDefinition<u32, &[u8]> = TableDefinition::new("consumers");
 
@@ -26,13 +26,22 @@ pub(in crate::store) struct Consumer {
     pub(in crate::store) holds: BTreeMap<HoldBy, Hold>,
     /// The newest message of the stream that was settled.
     pub(in crate::store) newest: Option<Newest>,
+    /// What a rewind brings again.
+    pub(in crate::store) again: Again,
 }
 
 impl Default for Consumer {
     /// One that is about to be bound for the first time.
     fn default() -> Self {
         let stream = StreamIdentity { name: "".into(), created_ns: 0 };
-        Self { name: "".into(), stream, cursor: Cursor::at(0), holds: BTreeMap::new(), newest: None }
+        Self {
+            name: "".into(),
+            stream,
+            cursor: Cursor::at(0),
+            holds: BTreeMap::new(),
+            newest: None,
+            again: Again::default(),
+        }
     }
 }
 
@@ -43,6 +52,18 @@ impl Consumer {
         self.stream = StreamIdentity { name: binding.stream.into(), created_ns: binding.created_ns };
         self.cursor = Cursor::at(binding.floor);
         self.newest = None;
+        self.again = Again { number: self.again.number, ..Again::default() };
+    }
+
+    /// Its cursor was moved: back, if something is brought again, else forward.
+    pub(in crate::store) fn move_cursor(&mut self, after: u64, again: Option<Again>) {
+        match again {
+            Some(again) => {
+                self.cursor = Cursor::at(after);
+                self.again = again;
+            }
+            None => self.cursor.raise_floor(after),
+        }
     }
 
     /// It is held, or is not any more.
@@ -66,6 +87,7 @@ struct ConsumerRecord<'a> {
     holds: Vec<(HoldByRecord, HoldRecord<'a>)>,
     /// Sequence, and when the stream stored it.
     newest: Option<(u64, u64)>,
+    again: AgainRecord,
 }
 
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreFailure> {
@@ -89,9 +111,16 @@ pub(super) fn save(
             ranges: consumer.cursor.ranges().collect(),
             holds: consumer.holds.iter().map(|(by, hold)| ((*by).into(), hold.into())).collect(),
             newest: consumer.newest.map(|newest| (newest.sequence, newest.published_at_ms)),
+            again: consumer.again.into(),
         };
         table.insert(id.0, record::encode(&row, Vec::new())?.as_slice())?;
     }
+    Ok(())
+}
+
+/// Removes a consumer.
+pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<(), StoreFailure> {
+    transaction.open_table(CONSUMERS)?.remove(consumer)?;
     Ok(())
 }
 
@@ -105,7 +134,8 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<BTreeMap<ConsumerId,
         let stream = StreamIdentity { name: row.stream.into(), created_ns: row.created_ns };
         let holds = row.holds.iter().map(|(by, hold)| ((*by).into(), hold.to_hold())).collect();
         let newest = row.newest.map(|(sequence, published_at_ms)| Newest { sequence, published_at_ms });
-        consumers.insert(ConsumerId(id.value()), Consumer { name: row.name.into(), stream, cursor, holds, newest });
+        let (name, again) = (row.name.into(), row.again.into());
+        consumers.insert(ConsumerId(id.value()), Consumer { name, stream, cursor, holds, newest, again });
     }
     Ok(consumers)
 }

@@ -56,6 +56,13 @@ pub(super) fn write(transaction: &WriteTransaction, letters: &[DeadLetterChange<
     Ok(())
 }
 
+/// Removes all of a consumer.
+pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<(), StoreFailure> {
+    let mut table = transaction.open_table(DEAD_LETTERS)?;
+    table.retain_in::<&Key, _>(&key(consumer, 0, 0)..=&key(consumer, u64::MAX, u64::MAX), |_, _| false)?;
+    Ok(())
+}
+
 pub(in crate::store) struct DeadLetters(ReadOnlyTable<&'static Key, &'static [u8]>);
 
 impl DeadLetters {

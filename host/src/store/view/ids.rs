@@ -54,6 +54,16 @@ pub(super) fn insert(
     Ok(())
 }
 
+/// Removes all of a consumer, in every generation.
+pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<(), StoreFailure> {
+    let names: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
+    for name in names.iter().filter(|name| name.starts_with(TABLE_PREFIX)) {
+        let mut table = transaction.open_table(TableDefinition::<&Key, ()>::new(name))?;
+        table.retain_in::<&Key, _>(&key(consumer, 0)..=&key(consumer, u128::MAX), |_, ()| false)?;
+    }
+    Ok(())
+}
+
 /// Drops the generations before the previous one.
 pub(super) fn expire(transaction: &WriteTransaction, generation: u64) -> Result<(), StoreFailure> {
     let tables: Vec<_> = transaction.list_tables()?.collect();

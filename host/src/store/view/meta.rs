@@ -6,9 +6,9 @@ use crate::store::error::StoreFailure;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// The format of the store's tables and keys. The log's records have one of their own. No released version of the host wrote format 1,
-/// so a store that has it is refused and not converted.
-pub(in crate::store) const FORMAT_VERSION: u64 = 2;
+/// The format of the store's tables and keys. The log's records have one of their own. No released version of the host wrote formats 1 and 2,
+/// so a store that has one of them is refused and not converted.
+pub(in crate::store) const FORMAT_VERSION: u64 = 3;
 
 /// The rows of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(in crate::store) struct Meta {
     pub(in crate::store) next_row: u64,
     /// The number of the message that is parked next; above all that there ever were.
     pub(in crate::store) next_park: u64,
+    /// The number of the consumer that is bound next; above all that there ever were.
+    pub(in crate::store) next_consumer: u32,
     /// How long hosts have run on this store, in milliseconds, by a clock that never jumps.
     pub(in crate::store) running_ms: u64,
     /// The generation that processed ids are written to.
@@ -40,6 +42,7 @@ impl Meta {
             folded: 0,
             next_row: 1,
             next_park: 1,
+            next_consumer: 1,
             running_ms: 0,
             generation: 1,
             generation_since_ms: 0,
@@ -63,6 +66,7 @@ impl Meta {
             folded: or_zero("folded")?,
             next_row: or_zero("next-row")?,
             next_park: or_zero("next-park")?,
+            next_consumer: u32::try_from(or_zero("next-consumer")?).unwrap_or(u32::MAX),
             running_ms: or_zero("running-ms")?,
             generation: or_zero("generation")?,
             generation_since_ms: or_zero("generation-since-ms")?,
@@ -78,6 +82,7 @@ impl Meta {
             ("folded", self.folded),
             ("next-row", self.next_row),
             ("next-park", self.next_park),
+            ("next-consumer", self.next_consumer.into()),
             ("running-ms", self.running_ms),
             ("generation", self.generation),
             ("generation-since-ms", self.generation_since_ms),

@@ -13,7 +13,17 @@ mod snapshot;
 mod state;
 mod write;
 
+use std::ops::Bound;
+
 pub(super) use consumers::Consumer;
 pub(super) use meta::{FORMAT_VERSION, Meta};
 pub(super) use snapshot::Snapshot;
+pub(super) use state::Entry as StateEntry;
 pub(super) use write::{Expiry, create, write};
+
+/// The bounds of all keys that begin with a consumer's number.
+fn keys_of(consumer: u32) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let first = Bound::Included(consumer.to_be_bytes().to_vec());
+    let end = consumer.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded(next.to_be_bytes().to_vec()));
+    (first, end)
+}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::OutboxRow;
 use crate::store::error::StoreFailure;
-use crate::store::fold::OutboxChanges;
+use crate::store::fold::{OutboxAdded, OutboxChanges};
 use crate::store::record::{self, EventRecord};
 
 const OUTBOX: TableDefinition<u64, &[u8]> = TableDefinition::new("outbox");
@@ -16,6 +16,7 @@ const OUTBOX: TableDefinition<u64, &[u8]> = TableDefinition::new("outbox");
 #[derive(Deserialize)]
 struct Row<'a> {
     consumer: u32,
+    since_ms: u64,
     #[serde(borrow)]
     event: EventRecord<'a>,
 }
@@ -24,6 +25,8 @@ struct Row<'a> {
 #[derive(Serialize)]
 struct RowToWrite<'a> {
     consumer: u32,
+    /// When it was committed: milliseconds since 1970-01-01 UTC.
+    since_ms: u64,
     event: &'a EventRecord<'a>,
 }
 
@@ -35,7 +38,8 @@ pub(super) fn write(transaction: &WriteTransaction, changes: &OutboxChanges<'_>)
     let mut buffer = Vec::new();
     for added in &changes.added {
         buffer.clear();
-        buffer = record::encode(&RowToWrite { consumer: added.consumer, event: added.event }, buffer)?;
+        let OutboxAdded { consumer, event, since_ms, .. } = *added;
+        buffer = record::encode(&RowToWrite { consumer, since_ms, event }, buffer)?;
         table.insert(added.row, buffer.as_slice())?;
     }
     Ok(())
@@ -45,8 +49,9 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<OutboxRow>, Stor
     let mut rows = Vec::new();
     for entry in transaction.open_table(OUTBOX)?.iter()? {
         let (row, value) = entry?;
-        let Row { consumer, event } = record::decode(value.value())?;
-        rows.push(OutboxRow { row: RowId(row.value()), consumer: ConsumerId(consumer), event: event.to_event() });
+        let Row { consumer, since_ms, event } = record::decode(value.value())?;
+        let row = RowId(row.value());
+        rows.push(OutboxRow { row, consumer: ConsumerId(consumer), event: event.to_event(), since_ms });
     }
     Ok(rows)
 }

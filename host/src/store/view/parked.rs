@@ -119,6 +119,19 @@ pub(super) fn write(transaction: &WriteTransaction, changes: &[ParkedChange<'_>]
     Ok(())
 }
 
+/// Removes all of a consumer.
+pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<(), StoreFailure> {
+    let mut rows = transaction.open_table(PARKED)?;
+    rows.retain_in::<&Key, _>(&row_key(consumer, 0)..=&row_key(consumer, u64::MAX), |_, _| false)?;
+    let mut lanes = transaction.open_table(LANES)?;
+    let bounds = super::keys_of(consumer);
+    lanes.retain_in::<&[u8], _>(
+        (bounds.0.as_ref().map(Vec::as_slice), bounds.1.as_ref().map(Vec::as_slice)),
+        |_, _| false,
+    )?;
+    Ok(())
+}
+
 /// The parked messages as of one checkpoint.
 pub(in crate::store) struct ParkedRows {
     rows: ReadOnlyTable<&'static Key, &'static [u8]>,

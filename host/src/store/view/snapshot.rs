@@ -11,7 +11,7 @@ use super::dead_letters::DeadLetters;
 use super::ids::ProcessedIds;
 use super::meta::Meta;
 use super::parked::ParkedRows;
-use super::state::State;
+use super::state::{Entry as StateEntry, State};
 use super::{Consumer, consumers, outbox};
 use crate::store::OutboxRow;
 use crate::store::error::StoreFailure;
@@ -55,6 +55,15 @@ impl Snapshot {
         visit: impl FnMut(&str, Option<u64>, &[u8]) -> bool,
     ) -> Result<(), StoreFailure> {
         self.state.range(scope, prefix, from, visit)
+    }
+
+    pub(in crate::store) fn all_state(
+        &self,
+        consumer: ConsumerId,
+        after: Option<(Option<&str>, &str)>,
+        limit: usize,
+    ) -> Result<Vec<StateEntry>, StoreFailure> {
+        self.state.all(consumer, after, limit)
     }
 
     pub(in crate::store) fn contains_mark(&self, consumer: ConsumerId, mark: IdHash) -> Result<bool, StoreFailure> {

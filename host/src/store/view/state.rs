@@ -12,6 +12,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use pelton_core::effects::{Scope, Space, StateValue};
+use pelton_core::ids::ConsumerId;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::store::error::StoreFailure;
@@ -140,6 +141,51 @@ fn delete_if_still(state: &mut StateTable<'_>, key: &[u8], until: u64) -> Result
     Ok(())
 }
 
+/// Removes all of a consumer.
+pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<(), StoreFailure> {
+    let mut state = transaction.open_table(STATE)?;
+    let mut expiry = transaction.open_table(EXPIRY)?;
+    let bounds = super::keys_of(consumer);
+    let mut index = Vec::new();
+    for row in state.range::<&[u8]>((bounds.0.as_ref().map(Vec::as_slice), bounds.1.as_ref().map(Vec::as_slice)))? {
+        let (key, value) = row?;
+        if let Some(until) = split_value(value.value())?.0 {
+            push_expiry(&mut index, until, key.value());
+            expiry.remove(index.as_slice())?;
+        }
+    }
+    state.retain_in::<&[u8], _>(
+        (bounds.0.as_ref().map(Vec::as_slice), bounds.1.as_ref().map(Vec::as_slice)),
+        |_, _| false,
+    )?;
+    Ok(())
+}
+
+/// An entry of the state, whoever's it is.
+pub(in crate::store) struct Entry {
+    pub(in crate::store) scope_key: Option<Box<str>>,
+    pub(in crate::store) key: Box<str>,
+    pub(in crate::store) value: StateValue,
+}
+
+/// What stands in a key of the table.
+fn split_key(key: &[u8]) -> Result<(Option<&str>, u8, &str), RecordError> {
+    let parts = || {
+        let (_, rest) = key.split_first_chunk::<4>()?;
+        let (scope_key, rest) = match rest.split_first()? {
+            (&0, rest) => (None, rest),
+            (_, rest) => {
+                let (length, rest) = rest.split_first_chunk()?;
+                let (scope_key, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+                (Some(std::str::from_utf8(scope_key).ok()?), rest)
+            }
+        };
+        let (space, key) = rest.split_first()?;
+        Some((scope_key, *space, std::str::from_utf8(key).ok()?))
+    };
+    parts().ok_or_else(|| RecordError::Content("the key of a state entry can't be read".into()))
+}
+
 /// The state as of one checkpoint.
 pub(super) struct State {
     state: ReadOnlyTable<&'static [u8], &'static [u8]>,
@@ -184,6 +230,42 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Entries of [`Space::User`] of all keys of a consumer behind `after`, in the order of the table, at most `limit` of them.
+    pub(super) fn all(
+        &self,
+        consumer: ConsumerId,
+        after: Option<(Option<&str>, &str)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreFailure> {
+        let bounds = super::keys_of(consumer.0);
+        let from = match after {
+            Some((scope_key, key)) => {
+                let mut encoded = Vec::with_capacity(64);
+                push_scope(&mut encoded, consumer.0, scope_key, SpaceRecord::User);
+                encoded.extend(key.as_bytes());
+                Bound::Excluded(encoded)
+            }
+            None => bounds.0,
+        };
+        let mut found = Vec::new();
+        for row in
+            self.state.range::<&[u8]>((from.as_ref().map(Vec::as_slice), bounds.1.as_ref().map(Vec::as_slice)))?
+        {
+            let (key, value) = row?;
+            let (scope_key, space, key) = split_key(key.value())?;
+            if space != 0 {
+                continue;
+            }
+            if found.len() == limit {
+                break;
+            }
+            let (expires_at_ms, bytes) = split_value(value.value())?;
+            let value = StateValue { bytes: Bytes::copy_from_slice(bytes), expires_at_ms };
+            found.push(Entry { scope_key: scope_key.map(Box::from), key: key.into(), value });
+        }
+        Ok(found)
     }
 
     /// When the first entry is over.

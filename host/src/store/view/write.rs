@@ -42,6 +42,14 @@ pub(in crate::store) fn write(
     outbox::write(&transaction, &changes.outbox)?;
     dead_letters::write(&transaction, &changes.dead_letters)?;
     parked::write(&transaction, &changes.parked)?;
+    // What the records wrote of them before they were forgotten goes as well.
+    for consumer in changes.forgotten.iter().copied() {
+        consumers::forget(&transaction, consumer)?;
+        state::forget(&transaction, consumer)?;
+        ids::forget(&transaction, consumer)?;
+        dead_letters::forget(&transaction, consumer)?;
+        parked::forget(&transaction, consumer)?;
+    }
     let expired = state::expire(&transaction, limits.state_until_ms)?;
     meta.save(&transaction)?;
     transaction.commit()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::streams::Broker;
 use super::violation::{Broken, Checked, holds};
-use crate::batch::{Batch, Edit, Outcome, Settlement};
+use crate::batch::{Again, Batch, Edit, Outcome, Settlement};
 use crate::cursor::Cursor;
 use crate::effects::Event;
 use crate::ids::{ConsumerId, IdHash, RowId};
@@ -84,8 +84,18 @@ impl Durable {
         for binding in &batch.bindings {
             let (id, name, stream) = (binding.consumer, binding.name.clone(), binding.stream.clone());
             let holds = self.consumers.get(&id).map_or_else(Vec::new, |known| known.holds.clone());
-            self.consumers
-                .insert(id, KnownConsumer { id, name, stream, cursor: Cursor::at(binding.floor), holds, newest: None });
+            self.consumers.insert(
+                id,
+                KnownConsumer {
+                    id,
+                    name,
+                    stream,
+                    cursor: Cursor::at(binding.floor),
+                    holds,
+                    newest: None,
+                    again: Again::default(),
+                },
+            );
         }
         batch.edits.iter().try_for_each(|edit| self.edit(edit))?;
         batch.settlements.iter().try_for_each(|settlement| self.settle(settlement, broker))?;
@@ -128,6 +138,9 @@ impl Durable {
                 known.holds.retain(|(other, _)| other != by);
                 known.holds.extend(hold.clone().map(|hold| (*by, hold)));
                 Ok(())
+            }
+            Edit::MoveCursor { .. } | Edit::State { .. } | Edit::Forget { .. } => {
+                holds(false, Broken::Books, || format!("{edit:?}: nobody asked for it"))
             }
         }
     }
@@ -230,6 +243,7 @@ impl Durable {
             row: *row,
             consumer: *consumer,
             event: Arc::clone(event),
+            since_ms: 0,
         };
         let mut parked: Vec<ParkedLane> = Vec::new();
         // Rows of one lane stand side by side, in order.
@@ -261,6 +275,7 @@ impl Durable {
             next_row: self.next_row,
             parked,
             next_park: self.next_park,
+            next_consumer: 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rules of a consumer's life: start, stop, drain, and what happens to its stream.
 
 use super::bench::*;
-use crate::batch::StreamIdentity;
+use crate::batch::{Again, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::ids::ConsumerId;
 use crate::machine::{Action, Core, HaltReason, Input, JobResult, KnownConsumer, Recovered, Settings, Start};
@@ -96,7 +96,15 @@ fn the_floor_rises_when_the_last_deliveries_turn_out_to_be_settled() {
     let stream = StreamIdentity { name: "S".into(), created_ns: 1 };
     let mut cursor = Cursor::at(48);
     cursor.settle(54);
-    let known = KnownConsumer { id: ConsumerId(1), name: "c".into(), stream, cursor, holds: Vec::new(), newest: None };
+    let known = KnownConsumer {
+        id: ConsumerId(1),
+        name: "c".into(),
+        stream,
+        cursor,
+        holds: Vec::new(),
+        newest: None,
+        again: Again::default(),
+    };
     let mut bench = Bench::new(Settings::default());
     bench.core = Core::new(Settings::default(), Recovered { consumers: vec![known], ..Recovered::default() });
     let consumer = bench.core.register("c");

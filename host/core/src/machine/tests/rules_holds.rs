@@ -1,7 +1,7 @@
 //! Rules of what keeps a consumer from working although it could: its breaker, an operator, its pace, and the share of others.
 
 use super::bench::*;
-use crate::batch::{Hold, HoldBy, StreamIdentity};
+use crate::batch::{Again, Hold, HoldBy, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::ids::ConsumerId;
 use crate::machine::{Action, Core, Input, KnownConsumer, Operation, Recovered, Run, Settings};
@@ -70,8 +70,15 @@ fn an_open_breaker_survives_a_restart() {
     let stream = StreamIdentity { name: "S".into(), created_ns: 1 };
     let hold = Hold { since_ms: 5, reason: "too much failed".into() };
     let holds = vec![(HoldBy::Breaker, hold)];
-    let known =
-        KnownConsumer { id: ConsumerId(1), name: "c".into(), stream, cursor: Cursor::default(), holds, newest: None };
+    let known = KnownConsumer {
+        id: ConsumerId(1),
+        name: "c".into(),
+        stream,
+        cursor: Cursor::default(),
+        holds,
+        newest: None,
+        again: Again::default(),
+    };
     let mut bench = Bench::new(Settings::default());
     bench.core = Core::new(Settings::default(), Recovered { consumers: vec![known], ..Recovered::default() });
     let consumer = bench.core.register("c");
@@ -124,7 +131,8 @@ fn a_paused_consumer_begins_nothing_and_pulls_nothing_also_after_a_restart() {
     let state = &bench.core.consumers[&consumer];
     let holds = state.holds.iter().map(|(by, hold)| (*by, hold.clone())).collect();
     let (stream, cursor) = (state.stream.clone().unwrap(), state.cursor.clone());
-    let known = KnownConsumer { id: consumer, name: "c".into(), stream, cursor, holds, newest: None };
+    let known =
+        KnownConsumer { id: consumer, name: "c".into(), stream, cursor, holds, newest: None, again: Again::default() };
     bench.core = Core::new(Settings::default(), Recovered { consumers: vec![known], ..Recovered::default() });
     bench.tell(Input::Start { consumer, policy: Box::new(policy()), start: Default::default() });
     bench.positioned(consumer, "S", 1, 2);

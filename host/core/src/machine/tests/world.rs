@@ -10,7 +10,7 @@ use super::durable::{Applied, Durable, Name, ParkedRows};
 use super::streams::{Broker, Stream};
 use super::violation::{Broken, Checked, holds};
 use super::world_policy;
-use crate::batch::Batch;
+use crate::batch::{Again, Batch};
 use crate::breaks::Breaks;
 use crate::cursor::Cursor;
 use crate::ids::{ConsumerId, IdHash, RowId};
@@ -175,6 +175,7 @@ impl World {
                     cursor: Cursor::default(),
                     holds: Vec::new(),
                     newest: None,
+                    again: Again::default(),
                 };
                 self.durable.consumers.insert(consumer, known);
             }

@@ -85,6 +85,9 @@ impl World {
                 self.saw("rolled back");
                 self.core.handle(self.now(), Input::Swapped { consumer });
             }
+            Action::StateEdited { consumer, .. } => {
+                holds(false, Broken::Books, || format!("state of {consumer:?} is edited, and nobody asked for it"))?;
+            }
             Action::Held { consumer, by, hold } => {
                 self.saw(match (by, &hold) {
                     (HoldBy::Operator, _) => "paused or resumed",
