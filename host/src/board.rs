@@ -12,6 +12,8 @@ pub struct Entry {
     pub version: Option<Version>,
     /// Why the last deployment was refused.
     pub deployment: Option<String>,
+    /// Why the source of its component can't be asked at the moment.
+    pub source: Option<String>,
     /// What an audit found if the consumer's instances can't be reused.
     pub isolation: Option<String>,
     /// Why its stream can't be read at the moment.
@@ -26,6 +28,8 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Board {
     entries: Mutex<BTreeMap<Box<str>, Entry>>,
+    /// What is wrong with the sources of components, by the consumer's name. Apart, because it outlives stops and starts.
+    sources: Mutex<BTreeMap<Box<str>, String>>,
     /// What is wrong with files that belong to no consumer that runs.
     files: Mutex<Vec<String>>,
 }
@@ -56,7 +60,22 @@ impl Board {
     /// All entries as they are now.
     #[must_use]
     pub fn entries(&self) -> BTreeMap<Box<str>, Entry> {
-        self.entries.lock().clone()
+        let mut entries = self.entries.lock().clone();
+        for (name, trouble) in &*self.sources.lock() {
+            if let Some(entry) = entries.get_mut(name) {
+                entry.source = Some(trouble.clone());
+            }
+        }
+        entries
+    }
+
+    /// Replaces what is wrong with the source of a consumer's component.
+    pub fn set_source(&self, name: &str, trouble: Option<String>) {
+        let mut sources = self.sources.lock();
+        match trouble {
+            Some(trouble) => _ = sources.insert(name.into(), trouble),
+            None => _ = sources.remove(name),
+        }
     }
 
     /// Replaces what is wrong with the files of the consumer directory.

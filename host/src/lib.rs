@@ -18,9 +18,12 @@ pub mod faults;
 pub mod guard;
 pub mod ingest;
 pub mod intake;
+#[cfg(feature = "native-bench")]
+mod native;
 pub mod nats;
 pub mod relay;
 pub mod room;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod versions;

@@ -20,6 +20,7 @@ mod plugin_view;
 mod reload;
 mod sandbox;
 mod sandbox_load;
+mod sources;
 mod stage;
 mod swaps;
 mod unreadable;

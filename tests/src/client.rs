@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{Consumer, FromConsumer, pull};
 use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::object_store;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stream};
 use async_nats::jetstream::{self};
 use bytes::Bytes;
@@ -127,6 +128,34 @@ impl Client {
         };
         self.jetstream.create_stream(config).await.with_context(|| format!("can't create stream {}", spec.name))?;
         Ok(())
+    }
+
+    /// Puts an object into a bucket of an object store, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn put_object(&self, bucket: &str, name: &str, bytes: &[u8]) -> Result<()> {
+        let store = match self.jetstream.get_object_store(bucket).await {
+            Ok(store) => store,
+            Err(_) => {
+                let config = object_store::Config { bucket: bucket.to_owned(), ..object_store::Config::default() };
+                self.jetstream
+                    .create_object_store(config)
+                    .await
+                    .with_context(|| format!("can't create bucket {bucket}"))?
+            }
+        };
+        store.put(name, &mut &*bytes).await.with_context(|| format!("can't put object {name}"))?;
+        Ok(())
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// There is none, or the server refuses.
+    pub async fn delete_object(&self, bucket: &str, name: &str) -> Result<()> {
+        let store = self.jetstream.get_object_store(bucket).await?;
+        store.delete(name).await.with_context(|| format!("can't delete object {name}"))
     }
 
     /// Deletes a stream.

@@ -20,6 +20,7 @@ pub mod process;
 pub mod progress;
 pub mod random;
 pub mod reader;
+pub mod registry;
 mod rig;
 pub mod sim;
 pub mod steps;

@@ -108,7 +108,9 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
 }
 
 fn problems(entry: &Entry) -> impl Iterator<Item = String> {
-    entry.deployment.iter().chain(&entry.isolation).chain(&entry.subscription).chain(entry.streams.values()).cloned()
+    let Entry { deployment, source, isolation, subscription, streams, .. } = entry;
+    let texts = deployment.iter().chain(source).chain(isolation).chain(subscription);
+    texts.chain(streams.values()).cloned()
 }
 
 pub(super) fn name(snapshot: &Snapshot, consumer: ConsumerId) -> String {

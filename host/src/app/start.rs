@@ -23,9 +23,10 @@ use crate::driver::{Driver, FailedVersion, Hands, Note};
 use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
 use crate::faults;
-use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Publisher};
+use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Objects, Publisher};
 use crate::relay::{self, Refusals};
 use crate::room::Room;
+use crate::source::Sources;
 use crate::store::{self, Opened};
 use crate::versions::Versions;
 use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
@@ -196,9 +197,17 @@ impl Host {
             }
             None => None,
         };
+        let sources = Sources::new(
+            config.store.path.join("sources"),
+            config.limits.component_bytes_max,
+            config.oci.clone(),
+            Objects::new(Arc::clone(&links.consuming)),
+            Arc::clone(&board),
+        )
+        .with_context(|| format!("preparing {}", config.store.path.join("sources").display()))?;
         let dependencies = Dependencies {
             directory: config.consumers.clone(),
-            component_bytes_max: config.limits.component_bytes_max,
+            sources: Arc::new(sources),
             mark_ttl_ms: mark_ttl_ms(config),
             sandbox: Arc::clone(&threads.shared.sandbox),
             versions,

@@ -33,6 +33,46 @@ pub struct HostConfig {
     pub limits: HostLimits,
     /// The log.
     pub log: LogConfig,
+    /// How registries of components are asked.
+    pub oci: OciConfig,
+}
+
+/// `[oci]`: how registries of components are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OciConfig {
+    /// Who the host is to one registry.
+    pub login: Option<OciLogin>,
+    /// Logins for any number of registries, as `docker login` writes them. None: where docker has it, if it is there.
+    pub docker_config: Option<PathBuf>,
+    /// Registries that are asked without TLS: hosts, with a port or for all of them.
+    pub insecure: Vec<String>,
+    /// More authorities to trust, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// How long one try to fetch a component may take, in milliseconds. 100 to 3,600,000.
+    pub fetch_timeout_ms: u64,
+}
+
+impl Default for OciConfig {
+    fn default() -> Self {
+        Self {
+            login: None,
+            docker_config: None,
+            insecure: ["localhost", "127.0.0.1", "[::1]"].map(Into::into).into(),
+            ca_file: None,
+            fetch_timeout_ms: 60_000,
+        }
+    }
+}
+
+/// Who the host is to one registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OciLogin {
+    /// The registry: its host, and its port if that is not the usual one.
+    pub registry: String,
+    /// The user.
+    pub user: String,
+    /// The file with the password, or with a token that is taken for one.
+    pub password_file: PathBuf,
 }
 
 /// `[nats]`

@@ -1,5 +1,7 @@
 //! From the TOML of `pelton.toml` to a [`HostConfig`].
 
+mod oci;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ pub(super) fn read(context: &Context<'_>, admin_token_given: bool) -> Option<Hos
         admin: admin(context, root.section("admin"), admin_token_given),
         limits: limits(root.section("limits")),
         log: log(context, root.section("log")),
+        oci: oci::oci(context, root.section("oci")),
     };
     root.finish();
     Some(config)

@@ -9,6 +9,7 @@ use pelton_core::ids::Version;
 use pelton_core::policy::{Isolation, Policy};
 use pelton_core::transaction::EffectLimits;
 
+use super::component::ComponentSource;
 use super::directory;
 use super::effective::{self, Setting};
 use super::manifest_read;
@@ -21,8 +22,10 @@ use super::values::{self, JsonPointer};
 pub struct Manifest {
     /// The consumer's name: the stem of the file's name.
     pub name: String,
-    /// The file of its component. Whether it is there is another matter: [`Manifest::check_files`].
-    pub component: PathBuf,
+    /// Where its component comes from. Whether it is there is another matter: [`Manifest::check_files`].
+    pub component: ComponentSource,
+    /// How often the tag of its component is looked at again, in milliseconds; 0: only when the consumer is deployed.
+    pub component_poll_ms: u64,
     /// The digest that its bytes must have; none: any.
     pub digest: Option<Version>,
     /// How a new version is tried.
@@ -214,10 +217,12 @@ impl Manifest {
         loaded.filter(|_| report.is_empty()).map(|_| settings).ok_or(report)
     }
 
-    /// Whether the files that the manifest names are there. Apart from loading, because a component may arrive after its manifest.
+    /// Whether the files that the manifest names are there. Apart from loading, because a component may arrive after its manifest. What comes
+    /// over the network is not asked for.
     #[must_use]
     pub fn check_files(&self) -> Report {
-        let opened = File::open(&self.component).and_then(|file| file.metadata());
+        let Some(component) = self.component.path() else { return Report::default() };
+        let opened = File::open(component).and_then(|file| file.metadata());
         let flaw = match opened {
             Ok(metadata) if metadata.is_file() => return Report::default(),
             Ok(_) => "it is not a file".to_owned(),
@@ -227,7 +232,7 @@ impl Manifest {
             code: Code::NamedFileUnreadable,
             file: self.file.clone(),
             place: None,
-            message: format!("component {} can't be read: {flaw}", self.component.display()),
+            message: format!("component {} can't be read: {flaw}", component.display()),
             help: "build the component, or correct \"component\" (its path is relative to the manifest)".into(),
         }])
     }

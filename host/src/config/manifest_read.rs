@@ -1,5 +1,6 @@
 //! From the TOML of a manifest to a [`Manifest`]: the top level here, the sections in modules by what they are about.
 
+mod component;
 mod deploy;
 mod limits;
 mod order;
@@ -11,7 +12,6 @@ mod subjects;
 use pelton_core::grants::Grants;
 use pelton_core::policy::Policy;
 
-use super::host_read::beside;
 use super::manifest::{Loaded, Manifest, Places};
 use super::reader::{Context, Section};
 
@@ -22,7 +22,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
     let mut places = Places::default();
     let mut root = context.root()?;
-    let component = root.required_text("component", "add component = \"FILE.wasm\" above the first section");
+    let (component, component_poll_ms) = component::component(context, &mut root);
     let digest = deploy::digest(context, &mut root);
     let mut section =
         root.required_section("subscription", "add [subscription] with stream = \"…\" and subjects = [\"…\"]");
@@ -43,7 +43,8 @@ pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
     root.finish();
     let manifest = Manifest {
         name: name.into(),
-        component: beside(context.file, component?.value),
+        component: component?,
+        component_poll_ms,
         digest,
         deploy,
         subscription: subscription?,

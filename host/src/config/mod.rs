@@ -17,6 +17,7 @@
 //! # Ok::<(), pelton::config::Report>(())
 //! ```
 
+mod component;
 mod directory;
 mod effective;
 mod host;
@@ -30,11 +31,12 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use component::{ComponentSource, InvalidSource, ObjectSource, OciPick, OciSource};
 pub use directory::load_directory;
 pub use effective::{Setting, Source};
 pub use host::{
-    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig,
-    TOKEN_VARIABLE,
+    AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, OciConfig,
+    OciLogin, StoreConfig, TOKEN_VARIABLE,
 };
 pub use manifest::{
     DeployRules, IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,

@@ -51,11 +51,13 @@ pub enum Code {
     InvalidFilter = 21,
     /// PC022: the directory of the manifests can't be read, so nothing is known about any of them.
     DirectoryUnreadable = 22,
+    /// PC023: not a source that a component can come from.
+    InvalidComponent = 23,
 }
 
 impl Code {
     /// All codes, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::FileUnreadable,
         Self::InvalidToml,
         Self::UnknownField,
@@ -78,6 +80,7 @@ impl Code {
         Self::SubjectOutsideStream,
         Self::InvalidFilter,
         Self::DirectoryUnreadable,
+        Self::InvalidComponent,
     ];
 }
 

@@ -70,7 +70,7 @@ subjects = []
     let expected = r#"consumers/x.toml:1:13: error[PC005]: "component" must be a string; it is an integer
   help: write a string
 consumers/x.toml:2:1: error[PC003]: unknown field "colour"
-  help: fields at the top level: component, digest, subscription, key, id, order, grants, state, retry, release, park, breaker, dead_letters, rate, share, limits, isolation, reuse, config, deploy, streams
+  help: fields at the top level: component, component_poll_ms, digest, subscription, key, id, order, grants, state, retry, release, park, breaker, dead_letters, rate, share, limits, isolation, reuse, config, deploy, streams
 consumers/x.toml:3:2: error[PC004]: "subjects" in [subscription] is missing
   help: add subjects = ["PATTERN"]; [">"] is all of the stream
 consumers/x.toml:4:10: error[PC008]: "stream" in [subscription] can't be "OR DERS"
@@ -147,7 +147,7 @@ pelton.toml:13:10: error[PC021]: "filter" in [log] can't be "inof": did you mean
 pelton.toml:14:10: error[PC007]: "format" in [log] can't be "xml"
   help: choose "text" or "json"
 pelton.toml:15:2: error[PC003]: unknown field "metrics"
-  help: fields at the top level: nats, store, consumers, admin, limits, log
+  help: fields at the top level: nats, store, consumers, admin, limits, log, oci
 "#;
     assert_eq!(host_report(text).to_string(), expected);
 }
@@ -276,6 +276,10 @@ fn cases_between_files() -> Vec<(Code, Report)> {
     let streams = |rest: &str| stream("S", "[\"s.>\"]", rest);
     let alone = |rest: &str| directory_report(&[("x.toml", &format!("{MINIMAL}{rest}"))]).1;
     vec![
+        (Code::InvalidComponent, instead("x.wasm", "oci://host/orders")),
+        (Code::InvalidComponent, instead("x.wasm", "https://host/x.wasm")),
+        (Code::Conflict, manifest_report(&format!("component_poll_ms = 5000\n{MINIMAL}"))),
+        (Code::OutOfRange, instead("\"x.wasm\"", "\"oci://host/orders:1\"\ncomponent_poll_ms = 999")),
         (Code::NamedFileUnreadable, host_report("[nats]\ncredentials_file = \"no-such.creds\"\n")),
         (Code::NamedFileUnreadable, parsed(MINIMAL).check_files()),
         (Code::InvalidConsumerName, directory_report(&[("-x.toml", MINIMAL)]).1),
@@ -334,8 +338,21 @@ fn defaults_are_the_cores_own() {
     assert_eq!((&manifest.key, &manifest.id), (&Key::SubjectToken(1), &IdSource::MessageId));
     assert_eq!(manifest.entity_version, None);
     assert_eq!((manifest.subscription.start, manifest.subscription.payload), (Start::All, Payload::Bytes));
-    assert_eq!(manifest.component, Path::new("consumers/x.wasm"));
+    assert_eq!(manifest.component, ComponentSource::Path("consumers/x.wasm".into()));
+    assert_eq!(manifest.component_poll_ms, 0);
     assert_eq!((manifest.config, manifest.streams), (BTreeMap::new(), Vec::new()));
+}
+
+#[test]
+fn a_component_can_come_over_the_network_and_is_not_asked_for_by_a_check() {
+    let of = |component: &str, rest: &str| {
+        parsed(&MINIMAL.replace("\"x.wasm\"", &format!("\"{component}\"\ncomponent_poll_ms = {rest}")))
+    };
+    let tag = of("oci://localhost:5000/orders:1", "30000");
+    assert_eq!((tag.component.to_string().as_str(), tag.component_poll_ms), ("oci://localhost:5000/orders:1", 30_000));
+    assert!(tag.check_files().is_empty() && of("nats://plugins/orders", "0").check_files().is_empty());
+    let report = manifest_report(&MINIMAL.replace("x.wasm", "s3://plugins/orders")).to_string();
+    assert!(["a path", "oci://", "nats://", "\"s3\""].iter().all(|part| report.contains(part)), "{report}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::config::Manifest;
 use crate::deployed::Deployed;
 use crate::driver::Note;
 use crate::nats::{Connection, Subscription};
+use crate::source::Sources;
 use crate::store::Reader;
 use crate::versions::Versions;
 use crate::wasm::{Plugin, Sandbox};
@@ -32,8 +33,8 @@ use crate::wasm::{Plugin, Sandbox};
 pub struct Dependencies {
     /// The consumer directory.
     pub directory: PathBuf,
-    /// Largest component, in bytes.
-    pub component_bytes_max: usize,
+    /// Where components come from.
+    pub sources: Arc<Sources>,
     /// How long a mark is kept that names no time to live, in milliseconds.
     pub mark_ttl_ms: u64,
     /// Compiles and verifies.
@@ -133,9 +134,9 @@ impl Deployer {
     pub async fn apply(&mut self, asked: Option<Deploy>) -> Applied {
         let mut round = Round::new(asked);
         let directory = self.deps.directory.clone();
-        let bytes_max = self.deps.component_bytes_max;
-        let complete = match tokio::task::spawn_blocking(move || look(&directory, bytes_max)).await {
-            Ok(look) => {
+        let sources = Arc::clone(&self.deps.sources);
+        let complete = match tokio::task::spawn_blocking(move || look(&directory, &sources)).await {
+            Ok(mut look) => {
                 self.files.clone_from(&look.files);
                 round.saw(&look);
                 if !round.is_plan() {
@@ -143,6 +144,10 @@ impl Deployer {
                 }
                 let complete = look.complete;
                 if complete {
+                    if !round.is_plan() {
+                        let wanted = std::mem::take(&mut look.sources);
+                        self.deps.sources.follow(wanted, look.unusable.keys());
+                    }
                     self.bring_about(look, &mut round).await;
                 }
                 complete

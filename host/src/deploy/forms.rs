@@ -16,6 +16,7 @@ pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
     let Manifest {
         name: _,
         component: _,
+        component_poll_ms: _,
         digest: _,
         deploy,
         subscription,

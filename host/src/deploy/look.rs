@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use pelton_core::ids::Version;
 use pelton_core::plan::Form;
 
 use super::forms::form;
 use crate::config::{self, Code, Manifest, Report};
+use crate::source::{self, Sources};
 use crate::wasm::Plugin;
 
 /// A manifest with the form that it has with its component.
@@ -51,20 +52,23 @@ pub(super) struct Look {
     pub(super) problems: Vec<String>,
     /// Every file whose change matters.
     pub(super) files: BTreeSet<PathBuf>,
+    /// How each consumer with a readable manifest wants its component.
+    pub(super) sources: BTreeMap<String, source::Wanted>,
 }
 
-/// Reads all manifests and their components. Blocks on the disk.
-pub(super) fn look(directory: &Path, component_bytes_max: usize) -> Look {
+/// Reads all manifests and their components. Blocks on the disk, never on the network.
+pub(super) fn look(directory: &Path, sources: &Sources) -> Look {
     let (manifests, report) = config::load_directory(directory);
     let mut look = Look { complete: !report.has(Code::DirectoryUnreadable), ..Look::default() };
     // A file that is not there stands for its directory: that is what is watched.
     look.files.insert(directory.join("*.toml"));
     note_unusable(&mut look, &report);
     for manifest in manifests {
-        look.files.insert(manifest.component.clone());
+        look.files.insert(sources.watched_file(&manifest.component));
+        look.sources.insert(manifest.name.clone(), source::Wanted::by(&manifest));
         let text = text_of(&manifest);
         let name = manifest.name.clone();
-        match read_component(&manifest, component_bytes_max) {
+        match read_component(&manifest, sources) {
             Ok(bytes) => {
                 let form = form(&manifest, Plugin::version_of(&bytes));
                 look.wanted.insert(name, Wanted { manifest, form, text, from: Source::Manifest });
@@ -108,9 +112,9 @@ fn text_of(manifest: &Manifest) -> Version {
 }
 
 /// The bytes of a manifest's component. Blocks on the disk.
-pub(super) fn read_component(manifest: &Manifest, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
-    let bytes = read_file(&manifest.component, bytes_max)?;
-    let (version, component) = (Plugin::version_of(&bytes), manifest.component.display());
+pub(super) fn read_component(manifest: &Manifest, sources: &Sources) -> anyhow::Result<Vec<u8>> {
+    let bytes = sources.read(&manifest.component)?;
+    let (version, component) = (Plugin::version_of(&bytes), &manifest.component);
     match manifest.digest {
         Some(bound) if bound != version => bail!(
             "component {component} has the digest sha256:{version}, and the manifest binds it to sha256:{bound}: bring the component that is meant, or correct \
@@ -120,34 +124,34 @@ pub(super) fn read_component(manifest: &Manifest, bytes_max: usize) -> anyhow::R
     }
 }
 
-fn read_file(file: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
-    let path = file.display();
-    let advice = "build it, or correct `component` in the manifest";
-    let metadata = std::fs::metadata(file).with_context(|| format!("component {path} can't be read: {advice}"))?;
-    if !metadata.is_file() {
-        bail!("component {path} is not a file: {advice}");
-    }
-    if metadata.len() > bytes_max as u64 {
-        let length = metadata.len();
-        bail!("component {path} has {length} bytes, more than limits.component_bytes_max = {bytes_max} of the host");
-    }
-    std::fs::read(file).with_context(|| format!("component {path} can't be read"))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    #[test]
-    fn a_directory_and_a_file_that_give_no_name_are_no_consumers() {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::OciConfig;
+    use crate::nats::{ConnectSettings, Connection, Credentials, Objects};
+
+    fn sources(directory: &Path) -> Sources {
+        let nowhere = ConnectSettings { urls: Vec::new(), credentials: Credentials::None, name: "test".into() };
+        let connection = Arc::new(Connection::open(nowhere, "test", &CancellationToken::new()));
+        let oci = OciConfig::default();
+        Sources::new(directory.join("sources"), 1 << 20, oci, Objects::new(connection), Arc::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_directory_and_a_file_that_give_no_name_are_no_consumers() {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("No Name.toml"), "nonsense").unwrap();
         std::fs::write(root.path().join("broken.toml"), "nonsense").unwrap();
-        let found = look(root.path(), 1 << 20);
+        let sources = sources(root.path());
+        let found = look(root.path(), &sources);
         assert!(found.complete);
         assert_eq!(found.unusable.keys().collect::<Vec<_>>(), ["broken"]);
         assert!(found.problems.iter().any(|problem| problem.contains("No Name.toml")), "{:?}", found.problems);
-        let missing = look(&root.path().join("missing"), 1 << 20);
+        let missing = look(&root.path().join("missing"), &sources);
         assert!(!missing.complete && missing.unusable.is_empty() && !missing.problems.is_empty());
     }
 }

@@ -88,7 +88,7 @@ impl Deployer {
         let terms = load_terms(&wanted.manifest);
         let ready = self.ready(&wanted.manifest.name, wanted.form.version, &terms);
         let (sandbox, versions) = (self.deps.sandbox.clone(), self.deps.versions.clone());
-        let bytes_max = self.deps.component_bytes_max;
+        let sources = self.deps.sources.clone();
         let rehearsal = self.rehearsal(&wanted);
         let mark_ttl_ms = self.deps.mark_ttl_ms;
         let (form, known) = (wanted.form, wanted.manifest.clone());
@@ -107,14 +107,14 @@ impl Deployer {
                     passing: true,
                 };
                 let bytes = match from {
-                    Source::Manifest => read_component(&manifest, bytes_max).map_err(unreadable)?,
+                    Source::Manifest => read_component(&manifest, &sources).map_err(unreadable)?,
                     Source::Kept => versions.bytes(form.version).map_err(unreadable)?,
                 };
                 // It may have changed since the look: what is read now is what serves.
                 let form = Form { version: Plugin::version_of(&bytes), ..form };
                 let plugin = sandbox.load(&bytes, &terms).map_err(|error| {
                     let (kind, passing) = (error.kind(), error.may_pass());
-                    let error = anyhow!(error).context(format!("component {}", manifest.component.display()));
+                    let error = anyhow!(error).context(format!("component {}", manifest.component));
                     LoadFailure { form, manifest: Box::new(manifest.clone()), error, kind, passing }
                 })?;
                 // A version that serves can be brought back, also when its file is gone.

@@ -9,6 +9,7 @@ mod backoff;
 mod base64;
 pub mod connect;
 pub mod inspect;
+mod objects;
 pub mod publisher;
 pub mod server;
 mod stored;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use connect::{ConnectFailure, ConnectSettings, Connection, ConnectionStatus, Credentials};
 pub use inspect::{Inspector, Moment, ServerFacts, StreamView};
+pub use objects::{ObjectError, ObjectFacts, ObjectWatch, Objects, OpenObject};
 pub use publisher::{PublishError, PublishReport, PublishResult, PublishSink, Publisher, PublisherHandle};
 pub use server::{EmbeddedServer, EmbeddedSettings, ServerError};
 pub use streams::{Ensured, Retention, StreamDeclaration, StreamError, StreamFacts};

@@ -7,11 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde::Serialize;
-
-use super::LIMIT;
-use crate::checker::{Checker, LedgerEvent, Violations};
+use super::figures::{Case, Reading, reading};
+use super::scale::Scale;
+use crate::checker::{Checker, LedgerEvent};
 use crate::client::StreamSpec;
 use crate::host::{Host, HostOptions};
 use crate::load::{Load, LoadPlan};
@@ -20,86 +18,29 @@ use crate::nats::NatsServer;
 use crate::progress::say;
 use crate::random::Random;
 use crate::{tools, wait};
+use anyhow::{Context, Result, ensure};
 
-/// What is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct SwapOptions {
-    /// New versions, one after the other.
-    pub swaps: u32,
-    /// Messages a second that are asked for.
-    pub rate: u32,
-}
-
-impl Default for SwapOptions {
-    fn default() -> Self {
-        Self { swaps: 20, rate: 10_000 }
-    }
-}
-
-/// Pauses of one phase, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Pauses {
-    /// Messages of the phase.
-    pub messages: usize,
-    /// The longest.
-    pub longest_ms: u64,
-    /// One message in a thousand waited longer.
-    pub p999_ms: u64,
-    /// Half of them did.
-    pub median_ms: u64,
-}
-
-/// What came out.
-#[derive(Clone, Debug, Serialize)]
-pub struct SwapReport {
-    /// Versions that took over.
-    pub swaps: u32,
-    /// Without a swap.
-    pub alone: Pauses,
-    /// With them.
-    pub swapping: Pauses,
-    /// The longest pause with swaps by the longest one without.
-    pub ratio: f64,
-    /// What the checker found wrong.
-    #[serde(flatten)]
-    pub violations: Violations,
-}
-
-impl SwapReport {
-    /// Whether it is right. What a pause may be depends on the machine; it is shown beside the same load without swaps.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.violations.total() == 0
-    }
-
-    /// A table for a reader.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mut table = comfy_table::Table::new();
-        let header = ["", "without a swap", &format!("with {} swaps", self.swaps)];
-        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
-        let mut row = |name: &str, value: fn(&Pauses) -> u64| {
-            _ = table.add_row([name.to_owned(), value(&self.alone).to_string(), value(&self.swapping).to_string()]);
-        };
-        row("messages", |pauses| pauses.messages as u64);
-        row("longest pause of any lane, ms", |pauses| pauses.longest_ms);
-        row("one message in 1,000 waited longer, ms", |pauses| pauses.p999_ms);
-        row("half of them waited longer, ms", |pauses| pauses.median_ms);
-        _ = table.add_row(["ratio of the longest".to_owned(), "1.0".to_owned(), format!("{:.1}", self.ratio)]);
-        _ = table.add_row([
-            "lost, doubled, reordered, …".to_owned(),
-            String::new(),
-            self.violations.total().to_string(),
-        ]);
-        table.to_string()
-    }
-}
+/// Its name.
+pub(super) const BENCH: &str = "swap";
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(300);
+/// The longest pause of any lane.
+const LONGEST_MS: &str = "longest_pause_ms";
+/// The longest pause with swaps by the longest one without.
+const RATIO: &str = "ratio";
+/// New versions of a full run.
+const SWAPS: u32 = 20;
+/// Messages of the main work from which on a run is a full one.
+const FULL: u64 = 200_000;
+/// Messages a second that are asked for.
+const RATE: u32 = 10_000;
 
 /// Runs it.
 ///
 /// # Errors
 /// The server or the host does not come up, or a version does not take over in five minutes.
-pub async fn run(options: SwapOptions) -> Result<SwapReport> {
+pub(super) async fn run(scale: Scale) -> Result<Vec<Case>> {
+    let swaps = if scale.messages() >= FULL { SWAPS } else { SWAPS / 5 };
     let nats = NatsServer::start().await?;
     let client = nats.client().await?;
     client.create_stream(&StreamSpec::new("BENCH", "bench.*")).await?;
@@ -116,19 +57,19 @@ pub async fn run(options: SwapOptions) -> Result<SwapReport> {
         duplicates: 0.0,
         failing: 0.0,
         window: 500,
-        rate: options.rate,
+        rate: RATE,
         payload_bytes: 256,
     };
     let checker = Arc::new(Mutex::new(Checker::default()));
     let mut load = Load::start(nats.client().await?, plan, Random::new(1), Arc::clone(&checker), 16);
     let missing = || checker.lock().unwrap_or_else(PoisonError::into_inner).missing();
     say("the load alone …");
-    tokio::time::sleep(Duration::from_millis(500) * options.swaps).await;
+    tokio::time::sleep(Duration::from_millis(500) * swaps).await;
     load.pause().await?;
     let alone = missing();
     say("the same with new versions …");
     load.resume(16);
-    swap_all(&host, options.swaps).await?;
+    swap_all(&host, swaps).await?;
     load.pause().await?;
     load.end().await?;
     let all = missing();
@@ -150,10 +91,21 @@ pub async fn run(options: SwapOptions) -> Result<SwapReport> {
         checker.lock().unwrap_or_else(PoisonError::into_inner).came_out(event)?;
     }
     let verdict = checker.lock().unwrap_or_else(PoisonError::into_inner).verdict();
-    verdict.details.iter().for_each(|detail| say(detail));
+    ensure!(verdict.violations.total() == 0, "the host did the work wrongly: {}", verdict.details.join("; "));
     let (alone, swapping) = (pauses(before), pauses(during));
-    let ratio = swapping.longest_ms as f64 / alone.longest_ms.max(1) as f64;
-    Ok(SwapReport { swaps: options.swaps, alone, swapping, ratio, violations: verdict.violations })
+    let longest = |reading: &Reading| reading.get(LONGEST_MS).copied().unwrap_or(0.0);
+    let ratio = longest(&swapping) / longest(&alone).max(1.0);
+    say(&format!(
+        "the longest pause of any lane: {} ms alone, {} ms with {swaps} swaps, {ratio:.1} times as long",
+        longest(&alone),
+        longest(&swapping)
+    ));
+    let mut swapping = swapping;
+    swapping.insert(RATIO.to_owned(), ratio);
+    Ok(vec![
+        Case::measured(BENCH, "alone", "10,000 messages a second asked for, skewed keys, no swap", &[alone]),
+        Case::measured(BENCH, "swapping", "the same, while new versions take over one after the other", &[swapping]),
+    ])
 }
 
 /// Lays down one version after the other, each when the one before it serves.
@@ -175,8 +127,14 @@ async fn version(host: &Host) -> Result<Option<serde_json::Value>> {
     Ok(host.consumer_status("bench").await?.get("version").cloned())
 }
 
-fn pauses(mut all: Vec<u64>) -> Pauses {
+fn pauses(mut all: Vec<u64>) -> Reading {
     all.sort_unstable();
     let at = |part: f64| all.get((all.len().saturating_sub(1) as f64 * part) as usize).copied().unwrap_or(0);
-    Pauses { messages: all.len(), longest_ms: at(1.0), p999_ms: at(0.999), median_ms: at(0.5) }
+    // Milliseconds of a run: far below 2^53.
+    reading([
+        ("messages", all.len() as f64),
+        (LONGEST_MS, at(1.0) as f64),
+        ("pause_p999_ms", at(0.999) as f64),
+        ("pause_p50_ms", at(0.5) as f64),
+    ])
 }

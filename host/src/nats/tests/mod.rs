@@ -3,6 +3,7 @@
 mod connecting;
 mod embedded;
 mod follower;
+mod objects;
 mod poison;
 mod proxy;
 mod publishing;
