@@ -8,9 +8,10 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use super::args::{Ask, Cli, Command, ConsumersAction, Reach};
-use super::{dead_letters, doctor, lists, parked, rewind, settings, state, tables, top, versions};
+use super::{author, dead_letters, doctor, lists, parked, rewind, settings, state, tables, top, versions};
 use crate::admin::{Client, Secret};
 use crate::app::{self, End};
+use crate::author::BadInput;
 use crate::config::{HostConfig, Report, load_directory};
 use crate::telemetry;
 use crate::wasm::EXECUTOR_STACK_BYTES;
@@ -49,6 +50,11 @@ pub fn main() -> ExitCode {
         Command::Deploy(command) => versions::deploy(&command),
         Command::Versions(command) => versions::versions(&command),
         Command::Rollback(command) => versions::roll_back(&command),
+        Command::New(command) => author::new(&command),
+        Command::Build(command) => author::build(&command),
+        Command::Dev(command) => author::dev(&command),
+        Command::Invoke(command) => author::invoke(command),
+        Command::Test(command) => author::test(&command),
         Command::Parked(command) => parked::run(command),
         Command::DeadLetters(command) => dead_letters::run(command),
     };
@@ -62,7 +68,7 @@ pub fn main() -> ExitCode {
             }
             Err(error) => {
                 eprintln!("error: {error:#}");
-                if error.is::<Usage>() { ExitCode::from(INVALID) } else { ExitCode::FAILURE }
+                if error.is::<Usage>() || error.is::<BadInput>() { ExitCode::from(INVALID) } else { ExitCode::FAILURE }
             }
         },
     }

@@ -15,5 +15,6 @@ mod rollback;
 mod watch;
 
 pub use deployer::{Applied, Dependencies, Deployer, RETRY_AFTER};
+pub(crate) use forms::{load_terms, rules};
 pub use request::{Deploy, Desk, Outcome, Report, Requests, RollBack, RollBackRefused, RolledBack, Verdict};
 pub use watch::{WatchError, Watched, Watcher};
