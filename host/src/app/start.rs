@@ -202,14 +202,7 @@ impl Host {
             }
             None => None,
         };
-        let sources = Sources::new(
-            config.store.path.join("sources"),
-            config.limits.component_bytes_max,
-            config.oci.clone(),
-            Objects::new(Arc::clone(&links.consuming)),
-            Arc::clone(&board),
-        )
-        .with_context(|| format!("preparing {}", config.store.path.join("sources").display()))?;
+        let sources = sources(config, &links, &board)?;
         let dependencies = Dependencies {
             directory: config.consumers.clone(),
             sources: Arc::new(sources),
@@ -230,6 +223,15 @@ impl Host {
         let deploying = tokio::spawn(deploying.run());
         Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, cancel: cancel.clone() })
     }
+}
+
+/// Where components come from.
+fn sources(config: &HostConfig, links: &Links, board: &Arc<Board>) -> anyhow::Result<Sources> {
+    let directory = config.store.path.join("sources");
+    let context = format!("preparing {}", directory.display());
+    let objects = Objects::new(Arc::clone(&links.consuming));
+    let bytes_max = config.limits.component_bytes_max;
+    Sources::new(directory, bytes_max, config.oci.clone(), objects, Arc::clone(board)).context(context)
 }
 
 /// What the store found, in the core's words.
