@@ -26,5 +26,7 @@ mod sandbox_load;
 mod sources;
 mod stage;
 mod swaps;
+mod telemetry;
+mod traces;
 mod unreadable;
 mod versions;

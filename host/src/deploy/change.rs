@@ -18,6 +18,7 @@ use crate::driver::{Attachment, Note, Replacement};
 use crate::ingest::Ingest;
 use crate::intake::Intake;
 use crate::nats::{PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionSettings};
+use crate::telemetry::meters::Swap;
 
 impl Deployer {
     /// Does what the plan says. A version that was taken back while it was loaded stays away.
@@ -45,6 +46,9 @@ impl Deployer {
         if from == super::look::Source::Manifest {
             self.refused.forget(name);
         }
+        if step == Step::Swap {
+            self.deps.meters.swap(Swap::Swapped);
+        }
         tracing::info!(consumer = name, version = version.short(), step = ?step, "deployed");
         let remark = self.remark_of(name, from);
         self.deps.board.note(name, |entry| {
@@ -63,7 +67,8 @@ impl Deployer {
         let declaring =
             Declaring::begin(&self.deps.connection, &self.deps.board, &manifest.name, &manifest.streams).await;
         let rules = rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms);
-        let deployed = Arc::new(Deployed::new(consumer, &manifest.name, Ingest::new(&manifest), rules));
+        let meters = self.deps.meters.consumer(&manifest.name);
+        let deployed = Arc::new(Deployed::new(consumer, &manifest.name, Ingest::new(&manifest), rules, meters));
         let subscription = self.subscribe(&manifest, &deployed);
         let start = match manifest.subscription.start {
             config::Start::All => pelton_core::Start::All,

@@ -26,6 +26,7 @@ use crate::driver::Note;
 use crate::nats::{Connection, Subscription};
 use crate::source::Sources;
 use crate::store::Reader;
+use crate::telemetry::meters::{Meters, Swap};
 use crate::versions::Versions;
 use crate::wasm::{Plugin, Sandbox};
 
@@ -47,6 +48,8 @@ pub struct Dependencies {
     pub reader: Arc<Reader>,
     /// Where results are shown.
     pub board: Arc<Board>,
+    /// Where they are counted.
+    pub meters: Arc<Meters>,
     /// The driver.
     pub notes: Sender<Note>,
     /// When versions came and went.
@@ -254,6 +257,9 @@ impl Deployer {
         if self.refused.note(name, form, &text, passing) {
             let goes_on = self.running.get(name).map(|running| running.form.version.short());
             tracing::error!(consumer = name, kind, error = text, goes_on_with = goes_on, "deployment refused");
+            if self.running.get(name).is_some_and(|running| running.form.version != form.version) {
+                self.deps.meters.swap(Swap::Refused);
+            }
             if failure.is_the_versions() {
                 let (at_ms, why) = (self.deps.clock.now().wall_ms, text.clone());
                 let recorded = self.record(name, move |ledger| ledger.refused(form.version, &why, at_ms)).await;

@@ -8,6 +8,7 @@ use super::deployer::Deployer;
 use super::forms::{load_terms, rules};
 use super::look::{Source, Wanted, read_component};
 use super::rehearse::Rehearsal;
+use crate::clock::Stopwatch;
 use crate::config::Manifest;
 use crate::wasm::{LoadTerms, Plugin};
 
@@ -88,7 +89,7 @@ impl Deployer {
         let terms = load_terms(&wanted.manifest);
         let ready = self.ready(&wanted.manifest.name, wanted.form.version, &terms);
         let (sandbox, versions) = (self.deps.sandbox.clone(), self.deps.versions.clone());
-        let sources = self.deps.sources.clone();
+        let (sources, meters) = (self.deps.sources.clone(), self.deps.meters.clone());
         let rehearsal = self.rehearsal(&wanted);
         let mark_ttl_ms = self.deps.mark_ttl_ms;
         let (form, known) = (wanted.form, wanted.manifest.clone());
@@ -112,7 +113,10 @@ impl Deployer {
                 };
                 // It may have changed since the look: what is read now is what serves.
                 let form = Form { version: Plugin::version_of(&bytes), ..form };
-                let plugin = sandbox.load(&bytes, &terms).map_err(|error| {
+                let watch = Stopwatch::start();
+                let loaded = sandbox.load(&bytes, &terms);
+                meters.compile_us.record(watch.elapsed_us());
+                let plugin = loaded.map_err(|error| {
                     let (kind, passing) = (error.kind(), error.may_pass());
                     let error = anyhow!(error).context(format!("component {}", manifest.component));
                     LoadFailure { form, manifest: Box::new(manifest.clone()), error, kind, passing }

@@ -9,6 +9,7 @@ use super::deployer::Deployer;
 use super::look::{Source, Wanted};
 use super::request::{Pressing, RollBack, RollBackRefused, RolledBack};
 use crate::driver::FailedVersion;
+use crate::telemetry::meters::Swap;
 use crate::versions::{Ledger, State};
 
 impl Deployer {
@@ -60,6 +61,7 @@ impl Deployer {
         let failed =
             |error: anyhow::Error| RollBackRefused::Failed { consumer: name.into(), reason: format!("{error:#}") };
         self.replace(name, loaded, false).map_err(failed)?;
+        self.deps.meters.swap(Swap::RolledBack);
         tracing::warn!(consumer = name, from = from.short(), to = to.short(), reason, "rolled back");
         self.deps.board.note(name, |entry| {
             entry.version = Some(to);
