@@ -79,17 +79,7 @@ impl Threads {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             count => count,
         };
-        let mut sandbox = Sandbox::new(&wasm::Settings {
-            instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
-            kept_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(KEPT_PER_THREAD),
-            memory_bytes_max: MEMORY_BYTES_MAX,
-            component_bytes_max: config.limits.component_bytes_max,
-        })?;
-        let compiled = config.store.path.join(VERSIONS).join("compiled");
-        if let Err(error) = sandbox.keep_compiled(&compiled) {
-            tracing::warn!(directory = %compiled.display(), %error, "compiled components can't be kept: each start compiles them anew");
-        }
-        let sandbox = Arc::new(sandbox);
+        let sandbox = Arc::new(sandbox(config, count)?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
         let shared = Arc::new(Shared {
@@ -224,12 +214,7 @@ impl Host {
             versions: Arc::clone(&versions),
             desk,
         };
-        let admin = match &config.admin {
-            Some(AdminConfig { address, .. }) => {
-                Some(AdminServer::start(Arc::new(admin), *address, &config.store.path, cancel.child_token()).await?)
-            }
-            None => None,
-        };
+        let admin = start_admin(config, admin, cancel).await?;
         let sources = sources(config, &links, &board)?;
         let dependencies = Dependencies {
             directory: config.consumers.clone(),
@@ -252,6 +237,31 @@ impl Host {
         let deploying = tokio::spawn(deploying.run());
         Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, exporting, cancel: cancel.clone() })
     }
+}
+
+/// Listens for operators, unless that is switched off.
+async fn start_admin(
+    config: &HostConfig,
+    admin: Admin,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Option<AdminServer>> {
+    let Some(AdminConfig { address, .. }) = &config.admin else { return Ok(None) };
+    Ok(Some(AdminServer::start(Arc::new(admin), *address, &config.store.path, cancel.child_token()).await?))
+}
+
+/// The sandbox for so many executor threads, with what was compiled before.
+fn sandbox(config: &HostConfig, count: usize) -> anyhow::Result<Sandbox> {
+    let mut sandbox = Sandbox::new(&wasm::Settings {
+        instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
+        kept_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(KEPT_PER_THREAD),
+        memory_bytes_max: MEMORY_BYTES_MAX,
+        component_bytes_max: config.limits.component_bytes_max,
+    })?;
+    let compiled = config.store.path.join(VERSIONS).join("compiled");
+    if let Err(error) = sandbox.keep_compiled(&compiled) {
+        tracing::warn!(directory = %compiled.display(), %error, "compiled components can't be kept: each start compiles them anew");
+    }
+    Ok(sandbox)
 }
 
 /// Where components come from.
