@@ -174,6 +174,10 @@ fn run(
     seed: u64,
 ) -> Result<Result<WriteSet, Failure>, ReadError> {
     let Serving { plugin, limits, identity, isolation, distrusted, .. } = serving;
+    #[cfg(feature = "native-bench")]
+    if crate::native::is_chosen(identity) {
+        return crate::native::run(transaction);
+    }
     let reuse = match isolation {
         Isolation::Reuse(reuse) if !distrusted.load(Ordering::Relaxed) => reuse,
         _ => return shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed),

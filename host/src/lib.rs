@@ -18,6 +18,8 @@ pub mod faults;
 pub mod guard;
 pub mod ingest;
 pub mod intake;
+#[cfg(feature = "native-bench")]
+mod native;
 pub mod nats;
 pub mod relay;
 pub mod room;

@@ -137,9 +137,9 @@ async fn refusals_have_a_code_and_words_whoever_refuses() -> Result<()> {
 async fn a_host_that_drains_is_alive_and_not_ready() -> Result<()> {
     // The attempt takes longer than the question.
     let mut stage =
-        Stage::running_with("sleeps", |manifest| manifest.section("[limits]", "timeout_ms = 20000")).await?;
-    stage.publish("a", "{\"ms\":6000}").await?;
-    stage.wait_status("an attempt runs", "sleeps", |entry| entry["running"] == 1).await?;
+        Stage::running_with("hostile", |manifest| manifest.section("[limits]", "timeout_ms = 6000")).await?;
+    stage.publish("a", "{\"do\":\"loop\"}").await?;
+    stage.wait_status("an attempt runs", "hostile", |entry| entry["running"] == 1).await?;
     stage.host.signal(Signal::TERM)?;
     let waiting = pelton_tests::wait::until("the host says that it stops", SOON, || async {
         let answer = stage.host.get("/readyz").await?;

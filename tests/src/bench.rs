@@ -1,182 +1,163 @@
-//! `cargo xtask bench`: the throughput and the cost of the main path, with the server on the same machine.
+//! `cargo xtask bench`: every figure that the project promises something about, against a real nats-server with file storage on this machine.
 //!
-//! 200,000 messages of 256 bytes over 1,000 keys wait in a stream; the host is started and each of them costs a check for duplicates, a
-//! read and a write of state, and one event. The checker then looks at every event, so that a fast wrong answer is no result.
+//! Each bench is a line of [`BENCHES`]; it gives cases, and a case has figures by name. Whatever is measured is checked as well: a bench fails if a message was
+//! lost, doubled or reordered, so that a fast wrong answer is no result. Goals are looked up in the cases afterwards (`goals`), and a goal whose figure is not there
+//! is missed.
 
+mod attempt;
+mod compare;
+mod consumers;
+mod contestants;
+mod figures;
+mod goals;
+mod idle;
+mod keys;
+mod latency;
+mod markdown;
+mod meter;
+mod pelton;
+mod plot;
 mod poisoned;
+mod recovery;
+mod report;
+mod scale;
+mod shapes;
+mod stage;
+mod work;
 
-use std::time::Duration;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
 
-use anyhow::{Context, Result};
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
 
-pub use poisoned::{PoisonedOptions, PoisonedReport, run as poisoned};
+pub use contestants::perform;
+pub use figures::{Case, Figure};
+pub use goals::Goal;
+pub use report::{Machine, Report};
+pub use scale::Scale;
 
-use crate::checker::{Checker, Published, Violations};
-use crate::client::{Client, StreamSpec};
-use crate::host::{Host, HostOptions};
-use crate::load::ledger_message;
-use crate::manifest::Manifest;
-use crate::nats::NatsServer;
-use crate::process::Usage;
-use crate::progress::{Progress, say};
-use crate::wait;
+use crate::progress::say;
+use crate::tools;
 
-/// Messages a second that must be kept up with.
-pub const RATE_MIN: f64 = 10_000.0;
+type Running = Pin<Box<dyn Future<Output = Result<Vec<Case>>>>>;
 
-/// Resident memory that the host must stay below, in bytes.
-pub const RESIDENT_BYTES_MAX: u64 = 300 << 20;
-
-/// How long the host may take for everything.
-const LIMIT: Duration = Duration::from_secs(300);
-
-/// What is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct BenchOptions {
-    /// Messages.
-    pub messages: u64,
-    /// Keys over which they are spread evenly.
-    pub keys: u64,
-    /// Payload of a message, in bytes.
-    pub payload_bytes: usize,
+/// Something that can be measured alone.
+#[derive(Clone, Copy)]
+pub struct Bench {
+    /// Its name on the command line and in the cases.
+    pub name: &'static str,
+    /// What it measures, in a line.
+    pub about: &'static str,
+    run: fn(Scale) -> Running,
 }
 
-impl Default for BenchOptions {
-    fn default() -> Self {
-        Self { messages: 200_000, keys: 1_000, payload_bytes: 256 }
-    }
-}
+/// All benches, in the order in which they run.
+pub const BENCHES: &[Bench] = &[
+    Bench {
+        name: compare::BENCH,
+        about: "the work order-counter through Pelton and what it is compared with; skewed keys; one key",
+        run: |scale| Box::pin(compare::run(scale)),
+    },
+    Bench {
+        name: latency::BENCH,
+        about: "from the publish to the event, at 2,000 messages a second",
+        run: |scale| Box::pin(latency::run(scale)),
+    },
+    Bench {
+        name: consumers::BENCH,
+        about: "the same work over 1, 10 and 100 consumers",
+        run: |scale| Box::pin(consumers::run(scale)),
+    },
+    Bench {
+        name: keys::BENCH,
+        about: "1,000 to 1,000,000 keys with state; starts with so many; memory when idle",
+        run: |scale| Box::pin(keys::run(scale)),
+    },
+    Bench {
+        name: shapes::VALUES,
+        about: "100 bytes to 64 KiB of state a key",
+        run: |scale| Box::pin(shapes::values(scale)),
+    },
+    Bench {
+        name: shapes::THREADS,
+        about: "one executor thread and two, on the whole main path",
+        run: |scale| Box::pin(shapes::threads(scale)),
+    },
+    Bench {
+        name: attempt::BENCH,
+        about: "attempts in the sandbox alone, on one thread and on two",
+        run: |scale| Box::pin(attempt::run(scale)),
+    },
+    Bench {
+        name: recovery::BENCH,
+        about: "a start after a kill with everything in the commit log",
+        run: |scale| Box::pin(recovery::run(scale)),
+    },
+    Bench {
+        name: idle::BENCH,
+        about: "memory of consumers that have nothing to do",
+        run: |scale| Box::pin(idle::run(scale)),
+    },
+    Bench {
+        name: poisoned::BENCH,
+        about: "a key in trouble in the middle of ten times as many messages of others",
+        run: |scale| Box::pin(poisoned::run(scale)),
+    },
+];
 
-/// What came out.
-#[derive(Clone, Debug, Serialize)]
-pub struct BenchReport {
-    /// Messages.
-    pub messages: u64,
-    /// From the first event to the last, in seconds.
-    pub seconds: f64,
-    /// Messages a second over that time.
-    pub messages_per_second: f64,
-    /// The most memory that the host had resident, in bytes.
-    pub host_peak_resident_bytes: u64,
-    /// CPU time of the host a message, in microseconds, its start included.
-    pub host_cpu_us_per_message: f64,
-    /// CPU time of the server a message, in microseconds: delivering it and storing its event.
-    pub server_cpu_us_per_message: f64,
-    /// What the checker found wrong.
-    #[serde(flatten)]
-    pub violations: Violations,
-}
-
-impl BenchReport {
-    /// Whether it is fast, small and right.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.messages_per_second >= RATE_MIN
-            && self.host_peak_resident_bytes <= RESIDENT_BYTES_MAX
-            && self.violations.total() == 0
-    }
-
-    /// A table for a reader.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(["", "measured", "wanted"]);
-        let mut row =
-            |name: &str, measured: String, wanted: String| _ = table.add_row([name.to_owned(), measured, wanted]);
-        row("messages", self.messages.to_string(), String::new());
-        row("messages/s", format!("{:.0}", self.messages_per_second), format!("at least {RATE_MIN:.0}"));
-        row(
-            "host, peak resident MiB",
-            format!("{:.0}", mebibytes(self.host_peak_resident_bytes)),
-            format!("at most {:.0}", mebibytes(RESIDENT_BYTES_MAX)),
-        );
-        row("host, CPU µs a message", format!("{:.1}", self.host_cpu_us_per_message), String::new());
-        row("server, CPU µs a message", format!("{:.1}", self.server_cpu_us_per_message), String::new());
-        row("lost, doubled, reordered, …", self.violations.total().to_string(), "0".to_owned());
-        table.to_string()
-    }
-}
-
-/// Runs it.
+/// Runs the benches of these names, or all if there are none, and judges the goals. `command` is what the report says that it was made with.
 ///
 /// # Errors
-/// The server or the host does not come up, or the host does not finish in five minutes.
-pub async fn run(options: BenchOptions) -> Result<BenchReport> {
-    let nats = NatsServer::start().await?;
-    let client = nats.client().await?;
-    client.create_stream(&StreamSpec::new("BENCH", "bench.*")).await?;
-    client.create_stream(&StreamSpec::new("BENCH-OUT", "bench-out.>")).await?;
-    let mut checker = Checker::default();
-    publish(&client, options, &mut checker).await?;
-    let mut host = Host::prepare(HostOptions { show_log: false, ..HostOptions::on(&nats.url()) })?;
-    host.guest("ledger")?;
-    let manifest = Manifest::new("ledger.wasm", "BENCH", "bench.*").emits("bench-out.>");
-    host.manifest("bench", &manifest.section("[config]", "out = \"bench-out\""))?;
-    let server_pid = nats.pid().context("the server runs")?;
-    let before = Usage::of(server_pid)?;
-    host.start().await?;
-    wait_for_events(&client, &host, options.messages).await?;
-    let (host_usage, server_usage) = (host.usage()?, Usage::of(server_pid)?);
-    let seconds = seconds_to(&client, options.messages).await?;
-    let per_message = |cpu_ms: u64| cpu_ms as f64 * 1_000.0 / options.messages as f64;
-    Ok(BenchReport {
-        messages: options.messages,
-        seconds,
-        messages_per_second: options.messages as f64 / seconds,
-        host_peak_resident_bytes: host_usage.peak_resident_bytes,
-        host_cpu_us_per_message: per_message(host_usage.cpu_ms),
-        server_cpu_us_per_message: per_message(server_usage.cpu_ms.saturating_sub(before.cpu_ms)),
-        violations: check(&client, options.messages, checker).await?,
-    })
-}
-
-async fn publish(client: &Client, options: BenchOptions, checker: &mut Checker) -> Result<()> {
-    let progress = Progress::new("publishing", options.messages);
-    let mut batch = Vec::new();
-    for number in 0..options.messages {
-        let (key, n) = (format!("k{}", number % options.keys), number / options.keys + 1);
-        let id = format!("{key}-{n}");
-        batch.push(ledger_message(format!("bench.{key}"), &id, n, options.payload_bytes));
-        checker.published(Published { key, n, id });
-        if batch.len() == 4_096 || number + 1 == options.messages {
-            client.publish_all(&batch).await?;
-            batch.clear();
-            progress.at(number + 1);
-        }
+/// There is no bench of a name, or one does not come up, does not finish, or finds something done wrongly.
+pub async fn run(names: &[String], scale: Scale, command: &str) -> Result<Report> {
+    let known = |name: &String| BENCHES.iter().find(|bench| bench.name == *name);
+    let all: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+    let mut chosen = Vec::new();
+    for name in names {
+        chosen.push(known(name).with_context(|| format!("there is no bench {name}; there are {}", all.join(", ")))?);
     }
-    Ok(())
-}
-
-/// Waits until so many events have been stored.
-pub(crate) async fn wait_for_events(client: &Client, host: &Host, count: u64) -> Result<()> {
-    let progress = Progress::new("running", count);
-    let waiting = wait::until("every message has left its event", LIMIT, || async {
-        // The server is busy with the run itself: it is asked now and then.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let (stored, _) = client.stream_size("BENCH-OUT").await?;
-        progress.at(stored);
-        Ok((stored >= count).then_some(()))
-    });
-    waiting.await.with_context(|| format!("the host's log:\n{}", host.log_tail()))
-}
-
-/// How long it took from the first event stored to number `count`, in seconds.
-pub(crate) async fn seconds_to(client: &Client, count: u64) -> Result<f64> {
-    let first = client.stored_at_ms("BENCH-OUT", 1).await?;
-    let last = client.stored_at_ms("BENCH-OUT", count).await?;
-    Ok((last.saturating_sub(first).max(1)) as f64 / 1_000.0)
-}
-
-/// Hands every event to the checker.
-pub(crate) async fn check(client: &Client, count: u64, mut checker: Checker) -> Result<Violations> {
-    say("checking every event …");
-    let count = usize::try_from(count)?;
-    for stored in client.read("BENCH-OUT").take(count, LIMIT).await? {
-        checker.came_out(&stored)?;
+    if chosen.is_empty() {
+        chosen.extend(BENCHES);
     }
-    let verdict = checker.verdict();
-    verdict.details.iter().for_each(|detail| say(detail));
-    Ok(verdict.violations)
+    let mut report = Report::begin(scale, command)?;
+    for bench in &chosen {
+        say(&format!("==> {}: {}", bench.name, bench.about));
+        let cases = (bench.run)(scale).await.with_context(|| format!("the bench {} failed", bench.name))?;
+        report.cases.extend(cases);
+    }
+    report.goals = goals::judge(&report.cases, chosen.len() == BENCHES.len());
+    Ok(report)
+}
+
+/// Leaves a report as JSON, with its pictures beside it, below the workspace's target directory. Gives that folder.
+///
+/// # Errors
+/// Of the file system.
+pub fn save(report: &Report) -> Result<PathBuf> {
+    let folder = tools::target().join("bench");
+    std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let files = [
+        ("bench.json", serde_json::to_string_pretty(report)?),
+        ("throughput.svg", plot::throughput(report)),
+        ("latency.svg", plot::latency(report)),
+    ];
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).with_context(|| format!("can't write {name}"))?;
+    }
+    Ok(folder)
+}
+
+/// Writes a report of everything to `BENCHMARKS.md`.
+///
+/// # Errors
+/// It is not of everything, or not large enough for its figures to mean something; or of the file system.
+pub fn write(report: &Report) -> Result<()> {
+    ensure!(report.full, "BENCHMARKS.md takes full runs only: at least 3 runs, and all of the messages");
+    let measured = report.benches();
+    let missing: Vec<&str> = BENCHES.iter().map(|bench| bench.name).filter(|name| !measured.contains(name)).collect();
+    ensure!(missing.is_empty(), "BENCHMARKS.md takes runs of all benches; not measured: {}", missing.join(", "));
+    let (path, text) = (tools::root().join("BENCHMARKS.md"), markdown::text(report)?);
+    ensure!(markdown::figures(&text)? == *report, "BENCHMARKS.md would not hold the figures that it was made from");
+    std::fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
 }

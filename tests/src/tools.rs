@@ -234,6 +234,8 @@ pub enum HostBuild {
     Normal,
     /// With crash points and deliberate breaks compiled in.
     Faulty,
+    /// With the handler of order-counter compiled in.
+    Native,
 }
 
 /// Builds the host and copies the binary aside, so that building the other one does not change a binary that is in use.
@@ -241,20 +243,21 @@ pub enum HostBuild {
 /// # Errors
 /// The compiler's.
 pub fn host(build: HostBuild) -> Result<PathBuf> {
-    static BUILT: Mutex<[Option<PathBuf>; 2]> = Mutex::new([None, None]);
+    static BUILT: Mutex<[Option<PathBuf>; 3]> = Mutex::new([None, None, None]);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    let [normal, faulty] = &mut *built;
-    let (slot, name) = match build {
-        HostBuild::Normal => (normal, "pelton"),
-        HostBuild::Faulty => (faulty, "pelton-faulty"),
+    let [normal, faulty, native] = &mut *built;
+    let (slot, name, feature) = match build {
+        HostBuild::Normal => (normal, "pelton", None),
+        HostBuild::Faulty => (faulty, "pelton-faulty", Some("fault-injection")),
+        HostBuild::Native => (native, "pelton-native", Some("native-bench")),
     };
     if let Some(path) = slot.as_ref() {
         return Ok(path.clone());
     }
     let mut cargo = cargo();
     cargo.current_dir(root()).args(["build", "--quiet", "--release", "--package", "pelton", "--bin", "pelton"]);
-    if build == HostBuild::Faulty {
-        cargo.args(["--features", "fault-injection"]);
+    if let Some(feature) = feature {
+        cargo.args(["--features", feature]);
     }
     run("building the host", &mut cargo)?;
     let directory = target().join("xtask");

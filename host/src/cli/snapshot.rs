@@ -48,6 +48,20 @@ mod tests {
         assert_snapshot("help.txt", &lines.join("\n"));
     }
 
+    /// What clap itself looks at in debug builds only: two arguments of one name are taken for one.
+    fn assert_unique(command: &clap::Command, path: &str) {
+        let mut seen = std::collections::BTreeSet::new();
+        for argument in command.get_arguments() {
+            assert!(seen.insert(argument.get_id().as_str()), "{path}: two arguments are called {}", argument.get_id());
+        }
+        command.get_subcommands().for_each(|sub| assert_unique(sub, &format!("{path} {}", sub.get_name())));
+    }
+
+    #[test]
+    fn every_argument_of_a_command_has_a_name_of_its_own() {
+        assert_unique(&Cli::command(), "pelton");
+    }
+
     #[test]
     fn completions_know_every_command() {
         let mut script = Vec::new();

@@ -50,8 +50,8 @@ pub(super) enum StateAction {
         /// The value; without it, it is read from --file or standard input.
         value: Option<String>,
         /// The file with the value; - is standard input.
-        #[arg(long, value_name = "FILE", conflicts_with = "value")]
-        file: Option<PathBuf>,
+        #[arg(long = "file", value_name = "FILE", conflicts_with = "value")]
+        value_file: Option<PathBuf>,
         #[command(flatten)]
         only: Only,
     },
@@ -93,7 +93,8 @@ pub(super) enum StateAction {
         /// The consumer.
         consumer: String,
         /// The file; - is standard input.
-        file: PathBuf,
+        #[arg(value_name = "FILE")]
+        source: PathBuf,
         /// Only entries that are not there yet.
         #[arg(long)]
         new_only: bool,
@@ -143,14 +144,16 @@ pub(super) fn run(action: StateAction) -> anyhow::Result<ExitCode> {
     match action {
         StateAction::Get { ask, entry } => get(&ask, &entry),
         StateAction::List { ask, consumer, key, limit } => list(&ask, &consumer, key.as_deref(), limit as usize),
-        StateAction::Set { ask, entry, value, file, only } => set(&ask, &entry, value, file.as_deref(), only),
+        StateAction::Set { ask, entry, value, value_file, only } => {
+            set(&ask, &entry, value, value_file.as_deref(), only)
+        }
         StateAction::Delete { ask, consumer, entry: Some(entry), key, only, .. } => {
             delete(&ask, &Entry { consumer, entry, key }, only)
         }
         StateAction::Delete { ask, consumer, key, all: true, yes, .. } => delete_all(&ask, &consumer, key, yes),
         StateAction::Delete { .. } => Err(Usage("say which: an ENTRY, or --all".into()).into()),
         StateAction::Export { reach, consumer, key } => export(&reach, &consumer, key.as_deref()),
-        StateAction::Import { ask, consumer, file, new_only, yes } => import(&ask, &consumer, &file, new_only, yes),
+        StateAction::Import { ask, consumer, source, new_only, yes } => import(&ask, &consumer, &source, new_only, yes),
     }
 }
 

@@ -43,7 +43,7 @@ pub use open::{Opened, OutboxRow, Recovered, RecoveredConsumer, Settings, open};
 pub use reader::{
     DeadLetterQuery, ParkedQuery, Reader, StatePage, StatePlace, StoredDeadLetter, StoredParked, StoredState,
 };
-pub use record::RecordError;
+pub use record::{RecordError, encode_batch};
 #[cfg(any(test, feature = "fault-injection"))]
 pub use simulated::{SimulatedDisk, create_simulated, open_simulated};
 

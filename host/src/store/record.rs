@@ -39,6 +39,14 @@ pub(super) fn encode<T: Serialize>(record: &T, mut buffer: Vec<u8>) -> Result<Ve
     postcard::to_extend(record, buffer).map_err(|error| RecordError::Content(error.to_string().into()))
 }
 
+/// The record of a batch, behind what `buffer` holds: what [`super::Log::append`] writes, for those who measure it.
+///
+/// # Errors
+/// It can't be encoded.
+pub fn encode_batch(batch: &Batch, buffer: Vec<u8>) -> Result<Vec<u8>, RecordError> {
+    encode(&BatchRecord::from(batch), buffer)
+}
+
 /// Reads what [`encode`] wrote.
 pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, RecordError> {
     match bytes.split_first() {

@@ -6,11 +6,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 use serde_json::Value;
 
-use super::{LIMIT, check, seconds_to, wait_for_events};
-use crate::checker::{Checker, Published, Violations};
+use super::figures::{Case, PEAK_MB, Reading, reading};
+use super::meter::megabytes;
+use super::scale::Scale;
+use crate::checker::{Checker, Published};
 use crate::client::{Client, StreamSpec};
 use crate::host::{Host, HostOptions};
 use crate::load::ledger_message;
@@ -19,124 +20,75 @@ use crate::nats::NatsServer;
 use crate::progress::{Progress, say};
 use crate::wait;
 
+pub(crate) const BENCH: &str = "poisoned";
+
+/// The one case.
+pub(crate) const CASE: &str = "parked";
+/// Others a second when they are alone.
+const ALONE: &str = "others_alone_per_second";
+/// Others a second with the poisoned key between them.
+const BESIDE: &str = "others_beside_per_second";
+/// The second of those by the first.
+pub(crate) const RATIO: &str = "ratio";
+/// Messages of the poisoned key that were parked when the others were done.
+const PARKED: &str = "parked_messages";
+/// From the release to the last event of the poisoned key.
+const RELEASE: &str = "release_seconds";
+
 /// The key in trouble.
 const POISONED: &str = "poisoned";
 
-/// The others may lose this part of their speed to the poisoned key. Its messages are a tenth of what they are, and each of them is read, written to the log and
-/// folded once, so this is not 1.
-const RATIO_MIN: f64 = 0.7;
+/// Messages of other keys in full. There is one of the poisoned key for ten of them.
+const OTHERS: u64 = 1_000_000;
 
-/// Resident memory that the host must stay below, in bytes: far less than the parked messages and the log together.
-const RESIDENT_BYTES_MAX: u64 = 400 << 20;
+/// Keys over which the others are spread evenly.
+const KEYS: u64 = 1_000;
 
-/// What is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct PoisonedOptions {
-    /// Messages of other keys. There is one of the poisoned key for ten of them.
-    pub others: u64,
-    /// Keys over which those are spread evenly.
-    pub keys: u64,
-}
-
-impl Default for PoisonedOptions {
-    fn default() -> Self {
-        Self { others: 1_000_000, keys: 1_000 }
-    }
-}
-
-/// What came out.
-#[derive(Clone, Debug, Serialize)]
-pub struct PoisonedReport {
-    /// Messages of other keys.
-    pub others: u64,
-    /// Messages of the poisoned key.
-    pub poisoned: u64,
-    /// Others a second when they are alone.
-    pub alone_per_second: f64,
-    /// Others a second with the poisoned key between them.
-    pub beside_per_second: f64,
-    /// The second of those by the first.
-    pub ratio: f64,
-    /// The most memory that the host had resident, in bytes.
-    pub host_peak_resident_bytes: u64,
-    /// Messages of the poisoned key that were parked when the others were done.
-    pub parked: u64,
-    /// From its release to the last event of the poisoned key, in seconds.
-    pub release_seconds: f64,
-    /// What the checker found wrong.
-    #[serde(flatten)]
-    pub violations: Violations,
-}
-
-impl PoisonedReport {
-    /// Whether the others felt little of it, memory was bounded, and all is right.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.ratio >= RATIO_MIN
-            && self.parked == self.poisoned
-            && self.host_peak_resident_bytes <= RESIDENT_BYTES_MAX
-            && self.violations.total() == 0
-    }
-
-    /// A table for a reader.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(["", "measured", "wanted"]);
-        let mut row =
-            |name: &str, measured: String, wanted: String| _ = table.add_row([name.to_owned(), measured, wanted]);
-        row("messages of other keys", self.others.to_string(), String::new());
-        row("messages of the poisoned key", self.poisoned.to_string(), String::new());
-        row("others/s alone", format!("{:.0}", self.alone_per_second), String::new());
-        row("others/s beside it", format!("{:.0}", self.beside_per_second), String::new());
-        row("ratio", format!("{:.2}", self.ratio), format!("at least {RATIO_MIN}"));
-        let mebibytes = |bytes: u64| format!("{:.0}", bytes as f64 / f64::from(1 << 20));
-        row(
-            "host, peak resident MiB",
-            mebibytes(self.host_peak_resident_bytes),
-            format!("at most {}", mebibytes(RESIDENT_BYTES_MAX)),
-        );
-        row("parked", self.parked.to_string(), self.poisoned.to_string());
-        row("release, seconds", format!("{:.1}", self.release_seconds), String::new());
-        row("lost, doubled, reordered, …", self.violations.total().to_string(), "0".to_owned());
-        table.to_string()
-    }
-}
+/// How long the host may take for everything.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs it.
 ///
 /// # Errors
-/// The server or the host does not come up, or the host does not finish in five minutes.
-pub async fn run(options: PoisonedOptions) -> Result<PoisonedReport> {
+/// The server or the host does not come up, does not finish, or does something wrong.
+pub(crate) async fn run(scale: Scale) -> Result<Vec<Case>> {
+    let others = scale.of(OTHERS);
+    let mut readings = Vec::new();
+    for round in 1..=scale.runs {
+        say(&format!("{BENCH}, run {round} of {}", scale.runs));
+        readings.push(once(others).await?);
+    }
+    let about = "messages of one key that can't be handled, a tenth of the others, parked and then released";
+    Ok(vec![Case::measured(BENCH, CASE, about, &readings)])
+}
+
+async fn once(others: u64) -> Result<Reading> {
     say("the others alone");
-    let alone = Stage::set(options, 0).await?;
-    let alone_seconds = alone.others_done(options.others).await?;
+    let alone = Stage::set(others, 0).await?;
+    let alone_seconds = alone.others_done(others).await?;
     drop(alone);
     say("beside a poisoned key");
-    let poisoned = options.others / 10;
-    let stage = Stage::set(options, poisoned).await?;
-    let beside_seconds = stage.others_done(options.others).await?;
+    let poisoned = others / 10;
+    let stage = Stage::set(others, poisoned).await?;
+    let beside_seconds = stage.others_done(others).await?;
     let parked = stage.wait_parked(poisoned).await?;
     stage.host.manifest("bench", &manifest(false))?;
     let released = Instant::now();
     stage.release().await?;
-    wait_for_events(&stage.client, &stage.host, options.others + poisoned).await?;
+    stage.wait_for_events(others + poisoned).await?;
     let release_seconds = released.elapsed().as_secs_f64();
     // After the release: to bring them back is no less work than to put them away.
-    let host_peak_resident_bytes = stage.host.usage()?.peak_resident_bytes;
-    let (alone_per_second, beside_per_second) =
-        (options.others as f64 / alone_seconds, options.others as f64 / beside_seconds);
-    Ok(PoisonedReport {
-        others: options.others,
-        poisoned,
-        alone_per_second,
-        beside_per_second,
-        ratio: beside_per_second / alone_per_second,
-        host_peak_resident_bytes,
-        parked,
-        release_seconds,
-        violations: check(&stage.client, options.others + poisoned, stage.checker).await?,
-    })
+    let peak = stage.host.usage()?.peak_resident_bytes;
+    let (alone, beside) = (others as f64 / alone_seconds, others as f64 / beside_seconds);
+    stage.check(others + poisoned).await?;
+    Ok(reading([
+        (ALONE, alone),
+        (BESIDE, beside),
+        (RATIO, beside / alone),
+        (PEAK_MB, megabytes(peak)),
+        (PARKED, parked as f64),
+        (RELEASE, release_seconds),
+    ]))
 }
 
 fn manifest(broken: bool) -> Manifest {
@@ -154,13 +106,13 @@ struct Stage {
 
 impl Stage {
     /// Everything is published; the host has just been started.
-    async fn set(options: PoisonedOptions, poisoned: u64) -> Result<Self> {
+    async fn set(others: u64, poisoned: u64) -> Result<Self> {
         let nats = NatsServer::start().await?;
         let client = nats.client().await?;
         client.create_stream(&StreamSpec::new("BENCH", "bench.*")).await?;
         client.create_stream(&StreamSpec::new("BENCH-OUT", "bench-out.>")).await?;
         let mut checker = Checker::default();
-        publish(&client, options, poisoned, &mut checker).await?;
+        publish(&client, others, poisoned, &mut checker).await?;
         let mut host = Host::prepare(HostOptions { show_log: false, ..HostOptions::on(&nats.url()) })?;
         host.guest("ledger")?;
         host.manifest("bench", &manifest(poisoned > 0))?;
@@ -169,8 +121,34 @@ impl Stage {
     }
 
     async fn others_done(&self, others: u64) -> Result<f64> {
-        wait_for_events(&self.client, &self.host, others).await?;
-        seconds_to(&self.client, others).await
+        self.wait_for_events(others).await?;
+        let first = self.client.stored_at_ms("BENCH-OUT", 1).await?;
+        let last = self.client.stored_at_ms("BENCH-OUT", others).await?;
+        Ok((last.saturating_sub(first).max(1)) as f64 / 1_000.0)
+    }
+
+    /// Waits until so many events have been stored.
+    async fn wait_for_events(&self, count: u64) -> Result<()> {
+        let progress = Progress::new("running", count);
+        let waiting = wait::until("every message has left its event", LIMIT, || async {
+            // The server is busy with the run itself: it is asked now and then.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let (stored, _) = self.client.stream_size("BENCH-OUT").await?;
+            progress.at(stored);
+            Ok((stored >= count).then_some(()))
+        });
+        waiting.await.with_context(|| format!("the host's log:\n{}", self.host.log_tail()))
+    }
+
+    /// Hands every event to the checker: a fast wrong answer is no result.
+    async fn check(mut self, count: u64) -> Result<()> {
+        say("checking every event …");
+        for stored in self.client.read("BENCH-OUT").take(usize::try_from(count)?, LIMIT).await? {
+            self.checker.came_out(&stored)?;
+        }
+        let verdict = self.checker.verdict();
+        ensure!(verdict.violations.total() == 0, "the host did the work wrongly: {}", verdict.details.join("; "));
+        Ok(())
     }
 
     async fn wait_parked(&self, count: u64) -> Result<u64> {
@@ -195,24 +173,24 @@ impl Stage {
     }
 }
 
-async fn publish(client: &Client, options: PoisonedOptions, poisoned: u64, checker: &mut Checker) -> Result<()> {
-    let progress = Progress::new("publishing", options.others);
+async fn publish(client: &Client, others: u64, poisoned: u64, checker: &mut Checker) -> Result<()> {
+    let progress = Progress::new("publishing", others);
     let mut batch = Vec::new();
     let mut add = |batch: &mut Vec<_>, key: String, n: u64| {
         let id = format!("{key}-{n}");
         batch.push(ledger_message(format!("bench.{key}"), &id, n, 256));
         checker.published(Published { key, n, id });
     };
-    let every = options.others.checked_div(poisoned);
-    for number in 0..options.others {
-        add(&mut batch, format!("k{}", number % options.keys), number / options.keys + 1);
+    let every = others.checked_div(poisoned);
+    for number in 0..others {
+        add(&mut batch, format!("k{}", number % KEYS), number / KEYS + 1);
         if let Some(every) = every
             && number % every == 0
             && number / every < poisoned
         {
             add(&mut batch, POISONED.to_owned(), number / every + 1);
         }
-        if batch.len() >= 4_096 || number + 1 == options.others {
+        if batch.len() >= 4_096 || number + 1 == others {
             client.publish_all(&batch).await?;
             batch.clear();
             progress.at(number + 1);

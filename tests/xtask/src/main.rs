@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
-use pelton_tests::bench::{self, BenchOptions, PoisonedOptions};
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand};
+use pelton_tests::bench::{self, BENCHES, Scale};
 use pelton_tests::crash::{self, BREAKS, CrashOptions, CrashReport};
 use pelton_tests::demo::{self, DemoOptions};
 use pelton_tests::faults::{self, FaultsOptions};
@@ -82,27 +83,33 @@ enum Task {
         #[arg(long = "break", value_name = "NAME", value_parser = BREAKS)]
         broken: Option<String>,
     },
-    /// Measure throughput, memory and CPU time
+    /// Measure throughput, latency, CPU time, memory and recovery, beside what Pelton is compared with
     Bench {
-        /// What to measure: the main path, or what a key in trouble costs the others
-        #[arg(value_enum, default_value_t)]
-        name: BenchName,
-        /// Print one line of JSON in place of the table
+        /// Only these benches; all without
+        #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(BENCHES.iter().map(|bench| bench.name)))]
+        names: Vec<String>,
+        /// Print one line of JSON in place of the tables
         #[arg(long)]
         json: bool,
-        /// Messages to run through; each bench has its own default
+        /// A few seconds for each: shows that the benchmark works, and its figures mean nothing
         #[arg(long)]
+        short: bool,
+        /// Messages of the main work (200000), and as many more or fewer of all else
+        #[arg(long, conflicts_with = "short")]
         messages: Option<u64>,
+        /// Make BENCHMARKS.md of a full run of all benches
+        #[arg(long, conflicts_with_all = ["names", "short"])]
+        write: bool,
+        /// How often each case is measured; the figure is the median
+        #[arg(long)]
+        runs: Option<usize>,
     },
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum BenchName {
-    /// 200,000 messages through the main path
-    #[default]
-    Throughput,
-    /// 100,000 messages of a key that can't be handled, in the middle of 1,000,000 others
-    Poisoned,
+    /// What the benchmark starts as a process of its own to compare Pelton with
+    #[command(hide = true)]
+    Contestant {
+        /// What to do, as JSON
+        task: String,
+    },
 }
 
 #[tokio::main]
@@ -148,26 +155,27 @@ async fn run(task: Task) -> Result<bool> {
             println!("{}\n{}", report.table(), serde_json::to_string(&report)?);
             Ok(report.is_good())
         }
-        Task::Bench { name, json, messages } => measure(name, json, messages).await,
+        Task::Bench { names, json, short, messages, write, runs } => {
+            let scale = if short { Scale::short() } else { Scale::full() };
+            let scale = messages.map_or(scale, |messages| scale.with_messages(messages));
+            let scale = runs.map_or(scale, |runs| scale.with_runs(runs.max(1)));
+            measure(&names, json, scale, write).await
+        }
+        Task::Contestant { task } => bench::perform(&task).await.map(|()| true),
     }
 }
 
-async fn measure(name: BenchName, json: bool, messages: Option<u64>) -> Result<bool> {
-    let (table, line, is_good) = match name {
-        BenchName::Throughput => {
-            let default = BenchOptions::default();
-            let report = bench::run(BenchOptions { messages: messages.unwrap_or(default.messages), ..default }).await?;
-            (report.table(), serde_json::to_string(&report)?, report.is_good())
-        }
-        BenchName::Poisoned => {
-            let default = PoisonedOptions::default();
-            let options = PoisonedOptions { others: messages.unwrap_or(default.others), ..default };
-            let report = bench::poisoned(options).await?;
-            (report.table(), serde_json::to_string(&report)?, report.is_good())
-        }
-    };
-    println!("{}", if json { line } else { table });
-    Ok(is_good)
+/// Measures; true if everything that was measured was also right, whatever the figures are.
+async fn measure(names: &[String], json: bool, scale: Scale, write: bool) -> Result<bool> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let report = bench::run(names, scale, &format!("cargo xtask {}", arguments.join(" "))).await?;
+    let folder = bench::save(&report)?;
+    eprintln!("figures and pictures: {}", folder.display());
+    if write {
+        bench::write(&report)?;
+    }
+    println!("{}", if json { serde_json::to_string(&report)? } else { report.table() });
+    Ok(true)
 }
 
 /// Says how a crash run went; the last line is the report as JSON.

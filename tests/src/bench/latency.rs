@@ -1,0 +1,190 @@
+//! From the publish of a message to its event, at a steady rate that the machine can easily keep.
+//!
+//! The harness publishes at 2,000 messages a second and hears the events as any subscriber of their subjects does: an event is there when nats-server hands it out.
+//! In the same run it measures the base: what two publishes, each awaited, and one durable append take when nothing else goes on.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::figures::{Case, P50_US, P99_US, P999_US, Reading, reading};
+use super::pelton::{Isolation, Pelton};
+use super::scale::Scale;
+use super::stage::{OUTPUT, Stage};
+use super::work::{Drawn, Source, Work, must_be_right};
+use crate::client::Outgoing;
+use crate::progress::say;
+
+pub(crate) const BENCH: &str = "latency";
+
+/// The base, as a figure of each case.
+pub(crate) const BASE_US: &str = "base_us";
+/// One publish, awaited, on an idle server: the median.
+const PUBLISH_US: &str = "publish_round_trip_us";
+/// One durable append: the median.
+const APPEND_US: &str = "durable_append_us";
+
+/// Messages a second.
+const RATE: u64 = 2_000;
+
+/// Messages of a run in full: 20 s.
+const MESSAGES: u64 = 40_000;
+
+/// How often each part of the base is measured.
+const BASE_SAMPLES: u64 = 1_000;
+
+/// Bytes of a record of one message in a log.
+const APPEND_BYTES: usize = 480;
+
+/// The last event may come so long after its message.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs it.
+///
+/// # Errors
+/// The host does not come up, or an event does not come.
+pub(crate) async fn run(scale: Scale) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for isolation in Isolation::ALL {
+        let about = format!("Pelton, isolation {}, at {RATE} messages a second", isolation.name());
+        let pelton = Pelton::with(isolation);
+        let work = Work::uniform(scale.of(MESSAGES));
+        if let Some(reason) = pelton.refusal(&Stage::empty(&work).await?)? {
+            cases.push(Case::missing(BENCH, isolation.name(), &about, &reason));
+            continue;
+        }
+        let mut readings = Vec::new();
+        for round in 1..=scale.runs {
+            say(&format!("{BENCH}: {}, run {round} of {}", isolation.name(), scale.runs));
+            readings.push(once(&pelton, &work, scale.of(BASE_SAMPLES)).await?);
+        }
+        cases.push(Case::measured(BENCH, isolation.name(), &about, &readings));
+    }
+    Ok(cases)
+}
+
+async fn once(pelton: &Pelton, work: &Work, samples: u64) -> Result<Reading> {
+    let stage = Stage::empty(work).await?;
+    let mut host = pelton.prepare(&stage)?;
+    let publish_us = publish_round_trip_us(&stage, samples).await?;
+    let append_us = durable_append_us(&host.path("append"), samples)?;
+    host.start().await?;
+    let events = async_nats::connect(stage.nats.url()).await?.subscribe("out.>").await?;
+    let mut source = Source::new(work);
+    let drawn: Vec<Drawn> = (0..work.messages).map(|_| source.draw()).filter(|drawn| !drawn.repeats).collect();
+    let message = |drawn: &Drawn| (format!("k{}-{}", drawn.key, drawn.n), source.outgoing(*drawn));
+    let messages: Vec<(String, Outgoing)> = drawn.iter().map(message).collect();
+    let mut took = at_a_rate(&stage, messages, events).await.with_context(|| host.log_tail())?;
+    must_be_right("pelton", source.expected().check(&stage.client, OUTPUT).await?)?;
+    took.sort_unstable();
+    Ok(reading([
+        (P50_US, percentile(&took, 0.5)),
+        (P99_US, percentile(&took, 0.99)),
+        (P999_US, percentile(&took, 0.999)),
+        (PUBLISH_US, publish_us),
+        (APPEND_US, append_us),
+        (BASE_US, publish_us + append_us + publish_us),
+    ]))
+}
+
+/// Publishes messages at the rate and hears their events; how long each took, in nanoseconds.
+async fn at_a_rate(stage: &Stage, messages: Vec<(String, Outgoing)>, mut events: Subscriber) -> Result<Vec<u64>> {
+    let count = messages.len();
+    let (sent, mut sent_at) = mpsc::unbounded_channel();
+    let (client, runtime) = (stage.client.clone(), Handle::current());
+    // A thread of its own: the runtime's timers know milliseconds only.
+    let publishing = std::thread::spawn(move || -> Result<()> {
+        let began = Instant::now();
+        let mut acks = Vec::with_capacity(count);
+        for (place, (id, message)) in messages.iter().enumerate() {
+            let due = began + Duration::from_nanos(place as u64 * 1_000_000_000 / RATE);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            // Handing it to the client never waits for the host, so a slow host does not slow the load down.
+            sent.send((id.clone(), Instant::now())).ok().context("nobody listens")?;
+            acks.push(runtime.block_on(client.send(message))?);
+        }
+        let stored = async {
+            for ack in acks {
+                ack.await.context("a message was not stored")?;
+            }
+            Ok(())
+        };
+        runtime.block_on(stored)
+    });
+    let mut heard: HashMap<Arc<str>, Instant> = HashMap::with_capacity(count);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(count as u64 / RATE) + LIMIT;
+    while heard.len() < count {
+        let event = tokio::time::timeout_at(deadline, events.next()).await;
+        let now = Instant::now();
+        let event = event.with_context(|| format!("{} of {count} events came", heard.len()))?;
+        let event: crate::checker::LedgerEvent =
+            serde_json::from_slice(&event.context("the subscription has ended")?.payload)?;
+        heard.entry(event.id.into()).or_insert(now);
+    }
+    tokio::task::spawn_blocking(move || publishing.join()).await?.ok().context("the publisher panicked")??;
+    let mut took = Vec::with_capacity(count);
+    while let Ok((id, then)) = sent_at.try_recv() {
+        let came = heard.get(id.as_str()).with_context(|| format!("no event of {id}"))?;
+        took.push(u64::try_from(came.saturating_duration_since(then).as_nanos())?);
+    }
+    ensure!(took.len() == count, "{} of {count} messages were published", took.len());
+    Ok(took)
+}
+
+/// The median time of a publish that is awaited, in microseconds.
+async fn publish_round_trip_us(stage: &Stage, samples: u64) -> Result<f64> {
+    let mut took = Vec::new();
+    for number in 0..samples {
+        let message = Outgoing::new("out.base", vec![b'x'; 256]).id(format!("base-{number}"));
+        let began = Instant::now();
+        stage.client.publish(&message).await?;
+        took.push(u64::try_from(began.elapsed().as_nanos())?);
+    }
+    stage.clear().await?;
+    took.sort_unstable();
+    Ok(percentile(&took, 0.5))
+}
+
+/// The median time of an append that is durable, in microseconds.
+fn durable_append_us(path: &Path, samples: u64) -> Result<f64> {
+    let mut file = File::create(path).context("a file for the base")?;
+    let record = vec![b'x'; APPEND_BYTES];
+    let mut took = Vec::new();
+    for _ in 0..samples {
+        let began = Instant::now();
+        file.write_all(&record)?;
+        file.sync_data()?;
+        took.push(u64::try_from(began.elapsed().as_nanos())?);
+    }
+    took.sort_unstable();
+    Ok(percentile(&took, 0.5))
+}
+
+/// Of sorted nanoseconds: so large a part is no larger than this many microseconds.
+fn percentile(sorted: &[u64], part: f64) -> f64 {
+    let place = (sorted.len() as f64 * part).ceil() as usize;
+    sorted.get(place.saturating_sub(1)).copied().unwrap_or(0) as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let sorted: Vec<u64> = (1..=1_000).map(|n| n * 1_000).collect();
+        assert_eq!(percentile(&sorted, 0.5), 500.0);
+        assert_eq!(percentile(&sorted, 0.99), 990.0);
+        assert_eq!(percentile(&sorted, 0.999), 999.0);
+        assert_eq!(percentile(&[7_000], 0.999), 7.0);
+    }
+}
