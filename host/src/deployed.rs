@@ -81,7 +81,8 @@ impl Deployed {
     }
 }
 
-fn serving(name: &str, rules: Rules) -> Serving {
+/// What serves a consumer of this name by these rules.
+pub(crate) fn serving(name: &str, rules: Rules) -> Serving {
     let terms = Terms {
         grants: rules.grants,
         limits: rules.effects,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pelton_core::effects::WriteSet;
-use pelton_core::message::Failure;
+use pelton_core::message::{Failure, Message};
 use pelton_core::policy::Isolation;
 use pelton_core::transaction::{ReadError, StateView, Transaction};
 use pelton_core::{Fetch, Input, Job, JobResult, Run, Turn, VersionRule};
@@ -20,6 +20,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::deployed::{Deployed, Serving};
 use crate::driver::Note;
 use crate::guard::PanicGuard;
+use crate::observe::{Observed, Observer, What};
 use crate::store::Reader;
 use crate::wasm::{EXECUTOR_STACK_BYTES, Kept, Outcome, Sandbox, Serves};
 
@@ -51,6 +52,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Seeds the randomness that attempts are given.
     pub seed: u64,
+    /// Whom every attempt is told; none: nobody watches.
+    pub observer: Option<Observer>,
 }
 
 /// Starts `count` executor threads. They end when the sending side of `work` is dropped.
@@ -138,6 +141,7 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     if let Some(mark) = message.mark.filter(|_| dedup && again == 0)
         && shared.reader.seen(consumer, mark)?
     {
+        observe(shared, deployed, &message, attempt, || What::Duplicate);
         return Ok(JobResult::Duplicate);
     }
     let serving = deployed.serving();
@@ -150,18 +154,43 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     if let Some(rule) = versions
         && let Some(passed_over) = check_version(rule, &mut transaction)?
     {
+        observe(shared, deployed, &message, attempt, || match &passed_over {
+            JobResult::Gap { expected } => What::Gap(*expected),
+            _ => What::Stale,
+        });
         return Ok(passed_over);
     }
-    let state_key = transaction.scope().key.clone();
+    let scope = transaction.scope().clone();
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
     let version = serving.plugin.version();
-    match run(shared, kept, &serving, transaction, attempt, seed)? {
+    let outcome = if let Some(observer) = &shared.observer {
+        let Serving { plugin, limits, identity, .. } = &**serving;
+        let (outcome, told) = shared.sandbox.run_told(plugin, limits, identity, transaction, attempt, seed)?;
+        let before = Observer::before(&*shared.reader, &scope, &outcome, now_ms)?;
+        let what = What::Attempted { version, outcome: outcome.clone(), before, told };
+        observer.tell(observed(deployed, &message, attempt, what));
+        outcome
+    } else {
+        run(shared, kept, &serving, transaction, attempt, seed)?
+    };
+    match outcome {
         Ok(writes) => {
-            shared.reader.apply(consumer, state_key.as_ref(), message.mark, &writes);
+            shared.reader.apply(consumer, scope.key.as_ref(), message.mark, &writes);
             Ok(JobResult::Applied { version, writes })
         }
         Err(failure) => Ok(JobResult::Failed { version, failure }),
     }
+}
+
+/// Tells whoever watches what became of a message without an attempt.
+fn observe(shared: &Shared, deployed: &Deployed, message: &Arc<Message>, attempt: u32, what: impl FnOnce() -> What) {
+    if let Some(observer) = &shared.observer {
+        observer.tell(observed(deployed, message, attempt, what()));
+    }
+}
+
+fn observed(deployed: &Deployed, message: &Arc<Message>, attempt: u32, what: What) -> Observed {
+    Observed { consumer: deployed.name.clone(), message: Arc::clone(message), attempt, what }
 }
 
 /// Makes the attempt, in the kind of instance that the manifest chooses.

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod author;
 pub mod board;
 pub mod cli;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod intake;
 #[cfg(feature = "native-bench")]
 mod native;
 pub mod nats;
+pub mod observe;
 pub mod relay;
 pub mod room;
 pub mod source;

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use crate::bindings::pelton::consumer::context as host;
+use crate::calls::context as host;
 
 /// A value of the manifest that the plug-in can't read.
 #[derive(Debug, thiserror::Error)]

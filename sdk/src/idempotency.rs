@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::bindings::pelton::consumer::idempotency as host;
+use crate::calls::idempotency as host;
 use crate::failure::millis;
 
 /// Whether an id was marked by an earlier message, or by this attempt.

@@ -61,8 +61,8 @@
 //! - A panic is a trap, and is retried like that. So are running out of time and passing a limit.
 //!
 //! # Testing
-//! The functions that call the host work in the host only. Keep decisions in functions that take and return values, and test those with `cargo
-//! test`; `examples/tickets` shows it.
+//! `pelton_sdk::testing` is an in-memory host for `cargo test`: it runs the handler natively, with the same semantics. Cases in TOML
+//! or JSON, run by `pelton test`, go through the component itself.
 //!
 //! # Memory
 //! The feature `allocator` (on by default) sets a global allocator whose first 512 KiB need no growth of the instance's memory, which makes attempts
@@ -72,6 +72,7 @@
 mod allocator;
 #[doc(hidden)]
 pub mod bindings;
+mod calls;
 pub mod context;
 mod failure;
 pub mod idempotency;
@@ -79,6 +80,8 @@ pub mod log;
 mod message;
 pub mod outbox;
 pub mod state;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
 pub use failure::Failure;
 pub use message::{Message, PayloadError};

@@ -10,7 +10,7 @@
 
 use std::fmt::Display;
 
-use crate::bindings::pelton::consumer::log as host;
+use crate::calls::log as host;
 
 /// A field's name and value.
 pub type Field<'a> = (&'a str, &'a dyn Display);

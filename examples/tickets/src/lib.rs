@@ -91,3 +91,43 @@ fn claim(action: Action, message: &Message) -> Result<(String, Vec<Outcome>)> {
     })?;
     Ok((claim.request, outcomes))
 }
+
+#[cfg(test)]
+mod tests {
+    use pelton_sdk::testing::{Attempt, Host, message};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn command(host: &mut Host, name: &str, body: Value) -> Attempt {
+        host.handle(&message(format!("tickets.hamlet.{name}")).key("hamlet").json(&body))
+    }
+
+    fn outcomes(host: &Host) -> Vec<String> {
+        let outcome = |event: &pelton_sdk::testing::Event| event.json::<Value>()["outcome"].to_string();
+        host.events().iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn a_double_click_is_answered_and_reserves_once() {
+        let mut host = Host::new(handle).emits("ticket-events.*").config("hold_minutes", 10);
+        command(&mut host, "open", json!({ "request": "r1", "seats": 50 })).applied();
+        for _ in 0..2 {
+            command(&mut host, "reserve", json!({ "request": "r2", "seat": 7, "customer": "ada" })).applied();
+        }
+        assert_eq!(outcomes(&host), ["\"opened\"", "\"reserved\"", "\"repeated\""]);
+        let until_ms = host.now_ms() + 600_000;
+        let seat = Seat::Reserved { customer: "ada".to_owned(), until_ms };
+        assert_eq!(host.state("hamlet", "seat/7"), Some(seat));
+        host.advance(Duration::from_secs(600));
+        command(&mut host, "reserve", json!({ "request": "r3", "seat": 7, "customer": "bob" })).applied();
+        assert_eq!(outcomes(&host)[3..], ["\"expired\"", "\"reserved\""]);
+    }
+
+    #[test]
+    fn what_is_no_command_is_rejected_and_leaves_nothing() {
+        let mut host = Host::new(handle).emits("ticket-events.*");
+        assert_eq!(command(&mut host, "burn", json!({})).outcome.kind(), "reject");
+        assert!(host.entries("hamlet").is_empty() && host.events().is_empty());
+    }
+}

@@ -9,5 +9,5 @@ mod run;
 mod signals;
 mod start;
 
-pub use run::{End, run};
+pub use run::{End, run, run_observed};
 pub(crate) use start::connect_settings;

@@ -11,6 +11,7 @@ use super::start::mark_ttl_ms;
 use crate::clock::Clock;
 use crate::config::{HostConfig, NatsServer};
 use crate::nats::{EmbeddedServer, EmbeddedSettings};
+use crate::observe::Observer;
 use crate::store::{self, Opened};
 
 /// Time that the embedded server has to stop by itself.
@@ -32,6 +33,14 @@ pub enum End {
 /// # Errors
 /// If it can't start, or something breaks that it can't go on without.
 pub async fn run(config: HostConfig) -> anyhow::Result<End> {
+    run_observed(config, None).await
+}
+
+/// The same, with somebody watching every attempt.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_observed(config: HostConfig, observer: Option<Observer>) -> anyhow::Result<End> {
     let mut signals = Signals::new()?;
     let cancel = CancellationToken::new();
     // However this function is left, everything that listens to the token ends.
@@ -40,7 +49,7 @@ pub async fn run(config: HostConfig) -> anyhow::Result<End> {
     let opened = opened?;
     let Some(server) = interruptible(&mut signals, start_server(&config)).await else { return Ok(End::Drained) };
     let server = server?;
-    let end = serve(&config, opened, server.as_ref(), &cancel, &mut signals).await;
+    let end = serve(&config, opened, server.as_ref(), (&cancel, observer), &mut signals).await;
     // Also after an error: nobody else would end the child.
     if let Some(server) = server {
         interruptible(&mut signals, server.stop()).await;
@@ -52,10 +61,10 @@ async fn serve(
     config: &HostConfig,
     opened: Opened,
     server: Option<&EmbeddedServer>,
-    cancel: &CancellationToken,
+    (cancel, observer): (&CancellationToken, Option<Observer>),
     signals: &mut Signals,
 ) -> anyhow::Result<End> {
-    match interruptible(signals, Host::start(config, opened, server, cancel)).await {
+    match interruptible(signals, Host::start(config, opened, server, cancel, observer)).await {
         Some(host) => host?.run(config, signals).await,
         None => Ok(End::Drained),
     }

@@ -24,6 +24,7 @@ use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
 use crate::faults;
 use crate::nats::{ConnectSettings, Connection, EmbeddedServer, Objects, Publisher};
+use crate::observe::Observer;
 use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::source::Sources;
@@ -54,6 +55,7 @@ impl Threads {
         links: &Links,
         board: &Arc<Board>,
         channel: (Sender<Note>, Receiver<Note>),
+        observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
         let (notes, for_driver) = channel;
@@ -70,7 +72,8 @@ impl Threads {
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
         let shared =
-            Arc::new(Shared { sandbox, reader: Arc::clone(&reader), board: Arc::clone(board), clock, draining, seed });
+            Shared { sandbox, reader: Arc::clone(&reader), board: Arc::clone(board), clock, draining, seed, observer };
+        let shared = Arc::new(shared);
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
         let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
@@ -148,6 +151,7 @@ impl Host {
         opened: Opened,
         server: Option<&EmbeddedServer>,
         cancel: &CancellationToken,
+        observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
         let token = config.admin.as_ref().map(Secret::of).transpose()?.flatten();
         let clock = Clock::start();
@@ -155,7 +159,7 @@ impl Host {
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
         let board = Arc::new(Board::default());
-        let threads = Threads::start(config, opened, clock, &links, &board, (notes.clone(), for_driver))?;
+        let threads = Threads::start(config, opened, clock, &links, &board, (notes.clone(), for_driver), observer)?;
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::author::{Build, Dev, Invoke, New, Test};
 use super::doctor::Doctor;
 use super::messages::{DeadLetters, Parked};
 use super::rewind::{Outbox, Rewind};
@@ -58,6 +59,20 @@ pub(super) enum Command {
         /// The ordering key.
         key: String,
     },
+    /// Make a directory with a plug-in that builds, its manifest and its cases.
+    New(New),
+    /// Build the plug-in of a directory, and say whether the host would take it.
+    Build(Build),
+    /// Run the host on a plug-in under development: build and swap it when its source changes, and print what every message does.
+    Dev(Dev),
+    /// Hand one message to a component, without a broker, and print what it does as JSON.
+    ///
+    /// The message is a JSON object: "subject", and if wanted "headers", one of "json", "payload" and "payload_base64", "id", "key", "sequence" and
+    /// "published_at_ms". Or it is raw, with --payload and --subject. Exit status: 0 applied, 1 the handler failed, 2 it was not called, because something
+    /// given can't be used.
+    Invoke(Invoke),
+    /// Run the cases of a plug-in: DIR/tests/*.toml and *.json.
+    Test(Test),
     /// Messages that are parked: list, show, release, edit, drop or export them.
     Parked(Parked),
     /// Messages that were given up: list, show, replay, drop or export them.

@@ -8,9 +8,10 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use super::args::{Ask, Cli, Command, ConsumersAction, Reach};
-use super::{dead_letters, doctor, lists, parked, rewind, settings, state, tables, top};
+use super::{author, dead_letters, doctor, lists, parked, rewind, settings, state, tables, top};
 use crate::admin::{Client, Secret};
 use crate::app::{self, End};
+use crate::author::BadInput;
 use crate::config::{HostConfig, Report, load_directory};
 use crate::telemetry;
 use crate::wasm::EXECUTOR_STACK_BYTES;
@@ -46,6 +47,11 @@ pub fn main() -> ExitCode {
         Command::Config(wanted) => settings::run(&wanted),
         Command::Completions { shell } => completions(shell),
         Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
+        Command::New(command) => author::new(&command),
+        Command::Build(command) => author::build(&command),
+        Command::Dev(command) => author::dev(&command),
+        Command::Invoke(command) => author::invoke(command),
+        Command::Test(command) => author::test(&command),
         Command::Parked(command) => parked::run(command),
         Command::DeadLetters(command) => dead_letters::run(command),
     };
@@ -59,7 +65,7 @@ pub fn main() -> ExitCode {
             }
             Err(error) => {
                 eprintln!("error: {error:#}");
-                if error.is::<Usage>() { ExitCode::from(INVALID) } else { ExitCode::FAILURE }
+                if error.is::<Usage>() || error.is::<BadInput>() { ExitCode::from(INVALID) } else { ExitCode::FAILURE }
             }
         },
     }

@@ -41,5 +41,6 @@ pub use host::{
 pub use manifest::{
     IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
 };
+pub(crate) use reader::{article, suggestion};
 pub use report::{Code, Place, Problem, Report};
 pub use values::{InvalidPointer, JsonPointer};

@@ -361,7 +361,8 @@ fn plain_text(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn suggestion(given: &str, known: &[&str]) -> Option<String> {
+/// Which of the known names was meant, as a question; none if none is near.
+pub(crate) fn suggestion(given: &str, known: &[&str]) -> Option<String> {
     let likeness = |name: &str| strsim::jaro_winkler(given, name);
     let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(nearest) >= LIKENESS_MIN).then(|| format!("did you mean \"{nearest}\"?"))
@@ -376,6 +377,7 @@ pub(super) fn listed(words: &[&str], last: &str) -> String {
     }
 }
 
-fn article(kind: &str) -> String {
+/// The kind of a value with its article.
+pub(crate) fn article(kind: &str) -> String {
     if kind.starts_with(['a', 'i']) { format!("an {kind}") } else { format!("a {kind}") }
 }

@@ -44,7 +44,7 @@ fn digest(text: &str) -> u64 {
 }
 
 /// What a component must keep to so that this manifest can use it.
-pub(super) fn load_terms(manifest: &Manifest) -> LoadTerms {
+pub(crate) fn load_terms(manifest: &Manifest) -> LoadTerms {
     LoadTerms {
         identity: identity(manifest),
         grants: manifest.grants.clone(),
@@ -58,7 +58,7 @@ fn identity(manifest: &Manifest) -> Arc<Identity> {
 }
 
 /// What executors serve by.
-pub(super) fn rules(manifest: &Manifest, plugin: Plugin, mark_ttl_ms: u64) -> Rules {
+pub(crate) fn rules(manifest: &Manifest, plugin: Plugin, mark_ttl_ms: u64) -> Rules {
     Rules {
         plugin,
         grants: manifest.grants.clone(),

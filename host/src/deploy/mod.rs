@@ -8,4 +8,5 @@ mod refused;
 mod watch;
 
 pub use deployer::{Applied, Dependencies, Deployer, RETRY_AFTER};
+pub(crate) use forms::{load_terms, rules};
 pub use watch::{WatchError, Watched, Watcher};

@@ -26,6 +26,11 @@ impl Growth {
         Self { memory_bytes_max, memory_bytes: 0, refused: None }
     }
 
+    /// Linear memory that the instance has, in bytes: it never shrinks.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// That of the instance's next attempt, under the same limits: what it has it keeps, and what was refused before explains nothing.
     pub(super) fn go_on(&self) -> Self {
         Self { refused: None, ..*self }

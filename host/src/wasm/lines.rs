@@ -22,9 +22,24 @@ pub(super) enum Stream {
     Stderr,
 }
 
+/// A line that an attempt wrote, as it went to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its level, in capital letters.
+    pub level: &'static str,
+    /// Where it came from: `log`, `stdout`, `stderr`, or `host` for what the host adds.
+    pub source: &'static str,
+    /// The text, with control characters escaped.
+    pub text: String,
+    /// The fields, `name=value` with spaces between; empty if there are none.
+    pub fields: String,
+}
+
 /// What an attempt has written so far.
 #[derive(Default)]
 pub(super) struct Lines {
+    /// What is kept for whoever asked for it; none: nobody did.
+    kept: Option<Vec<Line>>,
     /// Nothing reaches the log: the attempt is made a second time, and its lines are there already.
     pub(super) muted: bool,
     log_lines: usize,
@@ -37,6 +52,16 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// Keeps what comes, besides sending it to the log.
+    pub(super) fn keep(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// The lines that were kept.
+    pub(super) fn take(&mut self) -> Vec<Line> {
+        self.kept.take().unwrap_or_default()
+    }
+
     fn pending(&mut self, stream: Stream) -> &mut Vec<u8> {
         match stream {
             Stream::Stdout => &mut self.stdout,
@@ -125,7 +150,7 @@ impl Attempt {
         self.write_line(level, source, &String::from_utf8_lossy(&line), "");
     }
 
-    fn write_line(&self, level: Level, source: &str, text: &str, fields: &str) {
+    fn write_line(&mut self, level: Level, source: &'static str, text: &str, fields: &str) {
         if self.lines.muted {
             return;
         }
@@ -141,6 +166,15 @@ impl Attempt {
             fields = (!fields.is_empty()).then_some(fields.as_ref()),
             "{text}"
         );
+        let line = || Line {
+            level: level.as_str(),
+            source,
+            text: text.clone().into_owned(),
+            fields: fields.clone().into_owned(),
+        };
+        if let Some(kept) = &mut self.lines.kept {
+            kept.push(line());
+        }
     }
 }
 

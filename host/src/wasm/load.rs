@@ -51,6 +51,13 @@ impl Plugin {
         self.version
     }
 
+    /// What it imports, in the order of the component.
+    #[must_use]
+    pub fn imports(&self) -> Vec<String> {
+        let component = self.pre.instance_pre().component();
+        component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// The version that a component of these bytes would have.
     #[must_use]
     pub fn version_of(bytes: &[u8]) -> Version {

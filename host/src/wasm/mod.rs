@@ -27,8 +27,9 @@ mod wasi;
 pub use attempt::{Identity, RunLimits};
 pub use clock::EPOCH_TICK_MS;
 pub use engine::{EXECUTOR_STACK_BYTES, SandboxError, Settings};
+pub use lines::Line;
 pub use load::{LoadTerms, Plugin};
-pub use sandbox::Sandbox;
+pub use sandbox::{Sandbox, Told};
 pub use verify::LoadError;
 pub use warm::{KEPT_PER_THREAD, Kept, Outcome, Serves};
 

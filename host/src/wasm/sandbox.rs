@@ -14,8 +14,20 @@ use super::ended;
 use super::engine::{self, SandboxError, Settings};
 use super::gate::Gate;
 use super::generated::{Consumer, exports::pelton::consumer::handler, pelton::consumer::types};
+use super::lines::Line;
 use super::load::Plugin;
 use super::wasi;
+
+/// What there is to tell of an attempt besides its outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What it wrote, within the budget of an attempt.
+    pub lines: Vec<Line>,
+    /// Linear memory of the instance at its end, in bytes.
+    pub memory_bytes: usize,
+    /// From before the instance was made until the handler's end, in microseconds.
+    pub time_us: u64,
+}
 
 /// Where plug-ins run. Shared by all threads of the host.
 pub struct Sandbox {
@@ -60,6 +72,33 @@ impl Sandbox {
         let identity = Arc::clone(identity);
         let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
         self.run_fresh(plugin, call, false)
+    }
+
+    /// The same, for whoever wants to look at the attempt: keeps its lines and measures it.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn run_told(
+        &self,
+        plugin: &Plugin,
+        limits: &RunLimits,
+        identity: &Arc<Identity>,
+        transaction: Transaction,
+        attempt: u32,
+        seed: u64,
+    ) -> Result<(Result<WriteSet, Failure>, Told), ReadError> {
+        let message = Arc::clone(transaction.message());
+        let identity = Arc::clone(identity);
+        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
+        let _permit = self.gate.enter();
+        let mut store = self.store(call);
+        store.data_mut().lines.keep();
+        let instance = plugin.pre.instantiate(&mut store);
+        let called = instance.and_then(|instance| handle(&instance, &mut store, &message));
+        let time_us = u64::try_from(store.data().started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let outcome = finish(called, &mut store)?;
+        let data = store.data_mut();
+        Ok((outcome, Told { lines: data.lines.take(), memory_bytes: data.growth.memory_bytes(), time_us }))
     }
 
     /// The same; `muted`: what it logs is in the log already.

@@ -36,3 +36,22 @@ fn handle(message: Message) -> Result {
     outbox::emit(format!("retail.notifications.{customer}"), &notification)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use pelton_sdk::testing::{Host, message};
+
+    use super::*;
+
+    #[test]
+    fn a_customer_is_told_of_once_at_the_threshold() {
+        let mut host = Host::new(handle).emits("retail.notifications.*").config("threshold_pence", 1_000);
+        for total in [999, 1_000, 900, 1_001] {
+            let total = format!("{{\"total_pence\":{total},\"lines\":1}}");
+            host.handle(&message("retail.totals.17850").key("17850").text(&total)).applied();
+        }
+        assert_eq!(host.events().len(), 1);
+        assert_eq!(host.events()[0].subject, "retail.notifications.17850");
+        assert_eq!(host.state("17850", "notified"), Some(true));
+    }
+}

@@ -50,3 +50,23 @@ fn handle(message: Message) -> Result {
     outbox::emit(format!("retail.totals.{customer}"), &event)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use pelton_sdk::testing::{Host, message};
+
+    use super::*;
+
+    #[test]
+    fn lines_of_a_customer_add_up_and_one_that_cannot_be_read_changes_nothing() {
+        let mut host = Host::new(handle).emits("retail.totals.*");
+        let mut send = |quantity: i64, price: &str| {
+            let line = format!("{{\"InvoiceNo\":\"1\",\"Quantity\":{quantity},\"UnitPrice\":\"{price}\"}}");
+            host.handle(&message("retail.lines.17850").key("17850").text(&line)).outcome.kind()
+        };
+        assert_eq!([send(6, "2.55"), send(-2, "2.55"), send(1, "two")], ["applied", "applied", "reject"]);
+        let total = Total { total_pence: 1_020, lines: 2, cancellations: 1 };
+        assert_eq!(host.state("17850", "total"), Some(total));
+        assert_eq!(host.events().len(), 2);
+    }
+}
