@@ -10,7 +10,8 @@ use pelton_core::policy::Isolation;
 use pelton_core::transaction::{EffectLimits, Terms};
 
 use crate::ingest::Ingest;
-use crate::wasm::{Identity, Plugin, RunLimits};
+use crate::telemetry::meters::{ConsumerMeters, VersionMeters};
+use crate::wasm::{Identity, LogBudget, Plugin, RunLimits};
 
 /// Everything that an attempt of a consumer depends on, besides the message and the state.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct Serving {
     pub limits: RunLimits,
     /// Its name and configuration values.
     pub identity: Arc<Identity>,
+    /// What its attempts are counted in.
+    pub meters: Arc<VersionMeters>,
     /// Whether its instances serve several attempts.
     pub isolation: Isolation,
     /// Set by an audit that has shown that reuse makes a difference: attempts get fresh instances until the rules are replaced.
@@ -46,6 +49,8 @@ pub struct Rules {
     pub limits: RunLimits,
     /// Its name and configuration values.
     pub identity: Arc<Identity>,
+    /// How much it may write to the log.
+    pub log: LogBudget,
     /// Whether its instances serve several attempts.
     pub isolation: Isolation,
 }
@@ -58,15 +63,23 @@ pub struct Deployed {
     pub name: Box<str>,
     /// How its deliveries become messages.
     pub ingest: Ingest,
+    /// What is counted of it.
+    pub meters: Arc<ConsumerMeters>,
     serving: ArcSwap<Serving>,
 }
 
 impl Deployed {
     /// A consumer that serves by these rules.
     #[must_use]
-    pub fn new(consumer: ConsumerId, name: &str, ingest: Ingest, rules: Rules) -> Self {
-        let serving = ArcSwap::from_pointee(serving(name, rules));
-        Self { consumer, name: name.into(), ingest, serving }
+    pub fn new(consumer: ConsumerId, name: &str, ingest: Ingest, rules: Rules, meters: Arc<ConsumerMeters>) -> Self {
+        let serving = ArcSwap::from_pointee(serving(name, rules, &meters));
+        Self { consumer, name: name.into(), ingest, meters, serving }
+    }
+
+    /// The pattern of its grants that covers a subject to emit to.
+    #[must_use]
+    pub fn emit_pattern_of(&self, subject: &str) -> Option<Box<str>> {
+        self.serving().terms.grants.pattern_of(subject).map(Box::from)
     }
 
     /// What serves the next attempt.
@@ -77,12 +90,12 @@ impl Deployed {
 
     /// From the next attempt on these rules hold; attempts that have begun end under the ones before.
     pub fn replace(&self, rules: Rules) {
-        self.serving.store(Arc::new(serving(&self.name, rules)));
+        self.serving.store(Arc::new(serving(&self.name, rules, &self.meters)));
     }
 }
 
 /// What serves a consumer of this name by these rules.
-pub(crate) fn serving(name: &str, rules: Rules) -> Serving {
+pub(crate) fn serving(name: &str, rules: Rules, meters: &ConsumerMeters) -> Serving {
     let terms = Terms {
         grants: rules.grants,
         limits: rules.effects,
@@ -90,11 +103,14 @@ pub(crate) fn serving(name: &str, rules: Rules) -> Serving {
         consumer_name: name.into(),
         shared_state: rules.shared_state,
     };
+    meters.output.set_budget(rules.log);
+    let identity = Identity { output: Arc::clone(&meters.output), ..Identity::clone(&rules.identity) };
     Serving {
+        meters: meters.version(rules.plugin.version()),
         plugin: rules.plugin,
         terms: Arc::new(terms),
         limits: rules.limits,
-        identity: rules.identity,
+        identity: Arc::new(identity),
         isolation: rules.isolation,
         distrusted: Arc::default(),
     }

@@ -22,12 +22,13 @@ use pelton_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::deployed::Deployed;
 use crate::executor::Assignment;
 use crate::faults;
 use crate::nats::{PublisherHandle, SubscriptionHandle};
 use crate::store::Reader;
+use crate::telemetry::traces::Traces;
 
 /// What the driver is told.
 pub enum Note {
@@ -91,6 +92,8 @@ pub struct Hands {
     pub reader: Arc<Reader>,
     /// The clock's tick at which the driver was last seen awake, in milliseconds.
     pub heartbeat: Arc<AtomicU64>,
+    /// Where events are traced; none: they are not.
+    pub traces: Option<Arc<Traces>>,
 }
 
 struct Attached {
@@ -179,8 +182,11 @@ impl Driver {
     fn take(&mut self, note: Note) -> anyhow::Result<Turn> {
         match note {
             Note::Core(input) => {
-                if let Input::Acknowledged(_) = &input {
+                if let Input::Acknowledged(rows) = &input {
                     faults::point("after-puback");
+                    if let Some(traces) = &self.hands.traces {
+                        traces.acknowledged(rows);
+                    }
                 }
                 self.core.handle(self.clock.now(), input);
             }
@@ -298,7 +304,7 @@ impl Driver {
             }
             Action::Execute(run) => {
                 if let Some(attached) = self.consumers.get(&run.consumer) {
-                    let assignment = Assignment::Run(run, Arc::clone(&attached.deployed));
+                    let assignment = Assignment::Run(run, Arc::clone(&attached.deployed), Stopwatch::start());
                     // The executors end only after the driver, or with a fatal note that is on its way (a panic sends one, too).
                     _ = self.hands.executors.send(assignment);
                 }
@@ -393,6 +399,10 @@ impl Driver {
             self.unpublished.push((row, event));
             return;
         };
+        if let Some(traces) = &self.hands.traces {
+            let mut consumers = self.consumers.values().map(|attached| &*attached.deployed);
+            traces.leaving(row, &event, |name| consumers.find(|deployed| *deployed.name == *name));
+        }
         faults::point("before-publish");
         self.hands.publisher.publish(session, row, &event);
         faults::point("after-publish");

@@ -10,19 +10,25 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use pelton_core::Input;
 use pelton_core::batch::Batch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::driver::Note;
 use crate::faults;
 use crate::guard::PanicGuard;
 use crate::store::{Checkpointer, Log, Reader};
+use crate::telemetry::meters::Meters;
+use crate::telemetry::traces::Traces;
 
 /// When the view is brought up to date.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CheckpointSettings {
     /// At the latest after this long.
     pub interval: Duration,
     /// As soon as the overlay holds half of this many bytes; at all of them pulls wait.
     pub overlay_bytes_max: usize,
+    /// Where commits and checkpoints are counted.
+    pub meters: Arc<Meters>,
+    /// Where commits are traced; none: they are not.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// The running threads.
@@ -55,13 +61,13 @@ pub fn start(
 ) -> std::io::Result<Durability> {
     // One pending wake-up is enough: a checkpoint folds all that is there.
     let (wake, woken) = bounded(1);
-    let for_committer = (Arc::clone(reader), notes.clone());
+    let for_committer = (Arc::clone(reader), notes.clone(), settings.clone());
     let committer = std::thread::Builder::new()
         .name("committer".into())
-        .spawn(move || commit_all(log, &for_committer.0, settings, &batches, &for_committer.1, &wake))?;
+        .spawn(move || commit_all(log, &for_committer.0, &for_committer.2, &batches, &for_committer.1, &wake))?;
     let for_checkpointer = (Arc::clone(reader), notes.clone());
     let checkpointer = std::thread::Builder::new().name("checkpointer".into()).spawn(move || {
-        checkpoint_all(checkpointer, &for_checkpointer.0, settings, clock, &woken, &for_checkpointer.1);
+        checkpoint_all(checkpointer, &for_checkpointer.0, &settings, clock, &woken, &for_checkpointer.1);
     })?;
     Ok(Durability { committer, checkpointer })
 }
@@ -69,7 +75,7 @@ pub fn start(
 fn commit_all(
     mut log: Log,
     reader: &Reader,
-    settings: CheckpointSettings,
+    settings: &CheckpointSettings,
     batches: &Receiver<Arc<Batch>>,
     notes: &Sender<Note>,
     wake: &Sender<()>,
@@ -77,12 +83,18 @@ fn commit_all(
     let _guard = PanicGuard::new("committer", notes.clone());
     for batch in batches {
         faults::point("before-commit");
+        let watch = Stopwatch::start();
         if let Err(error) = log.append(&batch) {
             let error = anyhow::Error::new(error).context(
                 "committing a batch; nothing of it was acknowledged, and a restart goes on from what is durable",
             );
             _ = notes.send(Note::Fatal(error));
             return;
+        }
+        settings.meters.commit_us.record(watch.elapsed_us());
+        settings.meters.commit_outcomes.record(batch.settlements.len() as u64);
+        if let Some(traces) = &settings.traces {
+            traces.committed(&batch);
         }
         faults::point("after-commit");
         if !batch.published.is_empty() {
@@ -105,7 +117,7 @@ fn commit_all(
 fn checkpoint_all(
     mut checkpointer: Checkpointer,
     reader: &Reader,
-    settings: CheckpointSettings,
+    settings: &CheckpointSettings,
     clock: Clock,
     woken: &Receiver<()>,
     notes: &Sender<Note>,
@@ -113,7 +125,10 @@ fn checkpoint_all(
     let _guard = PanicGuard::new("checkpointer", notes.clone());
     loop {
         let last = matches!(woken.recv_timeout(settings.interval), Err(RecvTimeoutError::Disconnected));
-        if let Err(error) = checkpointer.run(clock.now()) {
+        let watch = Stopwatch::start();
+        let folded = checkpointer.run(clock.now());
+        settings.meters.checkpoint_us.record(watch.elapsed_us());
+        if let Err(error) = folded {
             let error = anyhow::Error::new(error).context("folding the commit log into the view");
             if let Err(unheard) = notes.send(Note::Fatal(error))
                 && let Note::Fatal(error) = unheard.0

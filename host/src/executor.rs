@@ -22,12 +22,14 @@ use crate::driver::Note;
 use crate::guard::PanicGuard;
 use crate::observe::{Observed, Observer, What};
 use crate::store::Reader;
+use crate::telemetry::meters::{Called, Meters};
+use crate::telemetry::traces::{AttemptEnd, Traces};
 use crate::wasm::{EXECUTOR_STACK_BYTES, Kept, Outcome, Sandbox, Serves};
 
 /// Work for an executor.
 pub enum Assignment {
-    /// Messages to handle, and what serves their consumer.
-    Run(Run, Arc<Deployed>),
+    /// Messages to handle, what serves their consumer, and the time since they were handed over.
+    Run(Run, Arc<Deployed>, Stopwatch),
     /// Parked messages to read.
     Fetch(Fetch),
 }
@@ -52,6 +54,10 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Seeds the randomness that attempts are given.
     pub seed: u64,
+    /// What is counted.
+    pub meters: Arc<Meters>,
+    /// Where attempts are traced; none: they are not.
+    pub traces: Option<Arc<Traces>>,
     /// Whom every attempt is told; none: nobody watches.
     pub observer: Option<Observer>,
 }
@@ -78,12 +84,15 @@ pub fn start(
 
 fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note>) {
     let _guard = PanicGuard::new("executor", notes.clone());
+    shared.meters.executors.add(1);
     let mut kept = Kept::default();
     while let Some(assignment) = next(work, &mut kept) {
+        let watch = Stopwatch::start();
         let input = match assignment {
-            Assignment::Run(run, deployed) => execute(shared, &mut kept, run, &deployed),
+            Assignment::Run(run, deployed, handed_over) => execute(shared, &mut kept, run, &deployed, handed_over),
             Assignment::Fetch(fetch) => self::fetch(shared, fetch),
         };
+        shared.meters.busy_us.add(watch.elapsed_us());
         let note = match input {
             Ok(input) => Note::Core(input),
             Err(error) => Note::Fatal(anyhow::Error::new(error).context("reading the store for an attempt")),
@@ -110,7 +119,13 @@ fn next(work: &Receiver<Assignment>, kept: &mut Kept) -> Option<Assignment> {
     }
 }
 
-fn execute(shared: &Shared, kept: &mut Kept, run: Run, deployed: &Deployed) -> Result<Input, ReadError> {
+fn execute(
+    shared: &Shared,
+    kept: &mut Kept,
+    run: Run,
+    deployed: &Deployed,
+    handed_over: Stopwatch,
+) -> Result<Input, ReadError> {
     let Run { consumer, lane, jobs } = run;
     let mut results = Vec::with_capacity(jobs.len());
     let watch = Stopwatch::start();
@@ -118,6 +133,10 @@ fn execute(shared: &Shared, kept: &mut Kept, run: Run, deployed: &Deployed) -> R
         let overdue = !results.is_empty() && watch.elapsed_us() > RUN_US_MAX;
         if overdue || shared.draining.load(Ordering::Relaxed) {
             break;
+        }
+        if let Some(waited_ms) = job.waited_ms {
+            let waited_us = waited_ms.saturating_mul(1_000).saturating_add(handed_over.elapsed_us());
+            deployed.meters.queue_wait_us.record(waited_us);
         }
         let result = attempt(shared, kept, deployed, job)?;
         let failed = matches!(result, JobResult::Failed { .. });
@@ -136,7 +155,7 @@ fn fetch(shared: &Shared, fetch: Fetch) -> Result<Input, ReadError> {
 }
 
 fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> Result<JobResult, ReadError> {
-    let Job { message, attempt, dedup, again, versions } = job;
+    let Job { message, attempt, dedup, again, versions, waited_ms: _ } = job;
     let consumer = deployed.consumer;
     if let Some(mark) = message.mark.filter(|_| dedup && again == 0)
         && shared.reader.seen(consumer, mark)?
@@ -163,6 +182,11 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     let scope = transaction.scope().clone();
     let seed = shared.seed ^ (u64::from(consumer.0) << 40) ^ message.sequence ^ (u64::from(attempt) << 56);
     let version = serving.plugin.version();
+    let traced = shared.traces.as_deref().map(|traces| (traces, traces.attempt(consumer, &message, attempt, now_ms)));
+    if let Some((_, traced)) = &traced {
+        transaction.trace(traced.ids);
+    }
+    let watch = Stopwatch::start();
     let outcome = if let Some(observer) = &shared.observer {
         let Serving { plugin, limits, identity, .. } = &**serving;
         let (outcome, told) = shared.sandbox.run_told(plugin, limits, identity, transaction, attempt, seed)?;
@@ -173,6 +197,12 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     } else {
         run(shared, kept, &serving, transaction, attempt, seed)?
     };
+    let (took_us, failure) = (watch.elapsed_us(), outcome.as_ref().err());
+    serving.meters.attempt(failure.map_or(Called::Ok, Called::failed), took_us);
+    if let Some((traces, traced)) = &traced {
+        traces
+            .attempted(traced, &AttemptEnd { deployed, message: &message, version, number: attempt, failure, took_us });
+    }
     match outcome {
         Ok(writes) => {
             shared.reader.apply(consumer, scope.key.as_ref(), message.mark, &writes);

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use pelton_core::grants;
 use pelton_core::ids::IdHash;
 use pelton_core::message::Message;
 use serde::Deserialize;
@@ -31,6 +32,7 @@ pub struct Ingest {
     id: IdSource,
     entity_version: Option<VersionSource>,
     payload: Payload,
+    subjects: Box<[Box<str>]>,
 }
 
 impl Ingest {
@@ -42,7 +44,14 @@ impl Ingest {
             id: manifest.id.clone(),
             entity_version: manifest.entity_version.clone(),
             payload: manifest.subscription.payload,
+            subjects: manifest.subscription.subjects.iter().map(|subject| subject.as_str().into()).collect(),
         }
+    }
+
+    /// The pattern of the subscription that a subject matches.
+    #[must_use]
+    pub fn pattern_of(&self, subject: &str) -> &str {
+        self.subjects.iter().find(|pattern| grants::subject_matches(pattern, subject)).map_or(">", Box::as_ref)
     }
 
     /// Reads what a delivery has given a message so far: its key, its id and the version of its entity are found anew. The text says why it can't be

@@ -1,6 +1,7 @@
 //! The host's log. Lines carry the consumer, its version, the message's id and its key, so a line need only say what happened.
 //!
-//! Logging is no effect: the lines of a failed attempt stay. Past 64 lines or 64 KiB per attempt the rest is dropped and counted.
+//! Logging is no effect: the lines of a failed attempt stay. Past 64 lines or 64 KiB per attempt the rest is dropped and counted,
+//! and so is what all attempts of a consumer write past `[limits] log_lines_per_second` of its manifest.
 //!
 //! ```no_run
 //! use pelton_sdk::log;

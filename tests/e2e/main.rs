@@ -25,4 +25,6 @@ mod sandbox;
 mod sandbox_load;
 mod sources;
 mod stage;
+mod telemetry;
+mod traces;
 mod unreadable;

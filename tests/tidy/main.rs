@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, also in the functions that it calls"
 )]
 
+mod dashboard;
 mod dependencies;
 mod guests;
 mod source;

@@ -50,7 +50,14 @@ impl Grants {
     /// Whether an event may go to this subject. Subjects of the broker itself (`$…`, `_INBOX…`) never may, whatever the manifest says.
     #[must_use]
     pub fn may_emit(&self, subject: &str) -> bool {
-        !is_reserved_subject(subject) && self.emit.iter().any(|pattern| subject_matches(pattern, subject))
+        self.pattern_of(subject).is_some()
+    }
+
+    /// The first pattern that lets an event go to this subject.
+    #[must_use]
+    pub fn pattern_of(&self, subject: &str) -> Option<&str> {
+        let mut covering = self.emit.iter().filter(|pattern| subject_matches(pattern, subject));
+        covering.next().filter(|_| !is_reserved_subject(subject)).map(Box::as_ref)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod breaks;
 pub mod cursor;
 pub mod effects;
 pub mod grants;
+pub mod histogram;
 pub mod ids;
 mod machine;
 pub mod message;
@@ -12,6 +13,7 @@ pub mod parked;
 pub mod plan;
 pub mod policy;
 pub mod time;
+pub mod trace;
 pub mod transaction;
 
 pub use machine::{

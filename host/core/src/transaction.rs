@@ -15,6 +15,11 @@ use bytes::Bytes;
 use crate::effects::{Event, Scope, Space, StateValue, StateWrite, WriteSet};
 use crate::grants::{self, Grants};
 use crate::message::Message;
+use crate::trace::SpanIds;
+
+mod headers;
+
+pub use headers::{CAUSATION_ID, CORRELATION_ID, TRACEPARENT};
 
 /// The newest state that an attempt may see: what is durable and what earlier messages of its key left.
 ///
@@ -159,6 +164,7 @@ pub struct Transaction {
     scope: Scope,
     message: Arc<Message>,
     now_ms: u64,
+    trace: Option<SpanIds>,
     state: BTreeMap<(Space, Box<str>), Option<StateValue>>,
     events: Vec<Arc<Event>>,
     reads: usize,
@@ -185,6 +191,7 @@ impl Transaction {
             scope: Scope { consumer, key },
             message,
             now_ms,
+            trace: None,
             state: BTreeMap::new(),
             events: Vec::new(),
             reads: 0,
@@ -192,6 +199,11 @@ impl Transaction {
             write_bytes: 0,
             again: 0,
         }
+    }
+
+    /// The attempt is this span of a trace, and its events go on from it. Without, they carry what their message carried.
+    pub fn trace(&mut self, span: SpanIds) {
+        self.trace = Some(span);
     }
 
     /// The time of the attempt, in milliseconds since 1970-01-01 UTC.
@@ -340,8 +352,8 @@ impl Transaction {
             again => event_id(&self.terms.consumer_name, &self.message, format_args!("{number}:again-{again}")),
         };
         let key = key.map(Arc::from).or_else(|| self.message.key.clone());
-        let headers = self.host_headers().chain(headers.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())));
-        let event = Event { id: id.as_str().into(), subject: subject.into(), key, headers: headers.collect(), payload };
+        let headers = self.event_headers(headers);
+        let event = Event { id: id.as_str().into(), subject: subject.into(), key, headers, payload };
         self.events.push(Arc::new(event));
         Ok(Ok(id))
     }
@@ -353,18 +365,7 @@ impl Transaction {
         if !self.terms.grants.may_emit(subject) {
             return Err(EmitRefused::NotGranted(format!("no entry of grants.emit covers {subject:?}")));
         }
-        headers.iter().try_for_each(|(name, value)| check_header(name, value))
-    }
-
-    /// The headers that tie an event to the message that caused it.
-    fn host_headers(&self) -> impl Iterator<Item = (Box<str>, Box<str>)> + use<> {
-        let message = &self.message;
-        let correlation = message.header(CORRELATION_ID).unwrap_or(&message.id);
-        let carried = ["traceparent", "tracestate"]
-            .into_iter()
-            .filter_map(|name| message.header(name).map(|value| (name.into(), value.into())));
-        let own = [(CORRELATION_ID.into(), correlation.into()), (CAUSATION_ID.into(), message.id.clone())];
-        own.into_iter().chain(carried).collect::<Vec<_>>().into_iter()
+        headers.iter().try_for_each(|(name, value)| headers::check(name, value))
     }
 
     fn read(&mut self, space: Space, key: &str) -> Result<Option<Bytes>, CallError> {
@@ -403,31 +404,12 @@ pub fn event_id(consumer: &str, message: &Message, number: impl fmt::Display) ->
     format!("{consumer}:{}:{:x}:{}:{number}", stream.name, stream.created_ns, message.sequence)
 }
 
-/// The header that names the first message of a chain of causes.
-pub const CORRELATION_ID: &str = "pelton-correlation-id";
-/// The header that names the message whose handling emitted an event.
-pub const CAUSATION_ID: &str = "pelton-causation-id";
-
 fn within(limit: &'static str, value: usize, max: usize) -> Result<(), CallError> {
     if value > max { Err(CallError::Limit(LimitPassed { limit, max })) } else { Ok(()) }
 }
 
 fn live(value: Option<&StateValue>, now_ms: u64) -> Option<Bytes> {
     value.filter(|value| value.is_live(now_ms)).map(|value| value.bytes.clone())
-}
-
-fn check_header(name: &str, value: &str) -> Result<(), EmitRefused> {
-    let lower = name.to_ascii_lowercase();
-    let problem = if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
-        "its name is not printable ASCII without colons"
-    } else if value.chars().any(char::is_control) {
-        "its value holds a control character"
-    } else if lower.starts_with("nats-") || lower.starts_with("pelton-") {
-        "names that begin with Nats- or pelton- belong to NATS and the host"
-    } else {
-        return Ok(());
-    };
-    Err(EmitRefused::InvalidHeader(format!("header {name:?}: {problem}")))
 }
 
 /// The view's entries with the transaction's own writes laid over them, in order.

@@ -63,6 +63,9 @@ pub struct ConsumerView {
     /// How long ago the oldest of them was committed, in milliseconds.
     #[serde(default)]
     pub outbox_age_ms: Option<u64>,
+    /// How fast it is.
+    #[serde(flatten)]
+    pub speed: SpeedView,
     /// Messages applied since the host was started.
     pub applied: u64,
     /// Messages skipped because their id was applied before, since then.
@@ -89,6 +92,22 @@ pub struct ConsumerView {
     pub holds: Vec<HoldView>,
     /// Whatever keeps it from doing its work, with the way out.
     pub problems: Vec<String>,
+}
+
+/// How fast a consumer is: messages in a second over the last ten seconds, and percentiles of the last minute, which are missing if nothing happened in it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SpeedView {
+    /// Messages that got their outcome, a second.
+    pub rate: f64,
+    /// Half of the attempts took no longer than this, in microseconds.
+    pub handler_p50_us: Option<u64>,
+    /// All but one in a hundred took no longer.
+    pub handler_p99_us: Option<u64>,
+    /// Half of the applied messages were durably applied this long after their stream had stored them, in milliseconds, or earlier.
+    pub end_to_end_p50_ms: Option<u64>,
+    /// All but one in a hundred were.
+    pub end_to_end_p99_ms: Option<u64>,
 }
 
 /// `GET /consumers/NAME`: what the list has of it, and more.

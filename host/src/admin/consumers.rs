@@ -28,7 +28,7 @@ const FIRST: usize = 3;
 /// `GET /consumers`.
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<ConsumerView>>, Failed> {
     let snapshot = admin.snapshot().await?;
-    Ok(Json(views::consumers(&snapshot, &admin.board.entries())))
+    Ok(Json(views::consumers(&snapshot, &admin.board.entries(), &admin.recent)))
 }
 
 /// `GET /consumers/NAME`.
@@ -38,7 +38,7 @@ pub(super) async fn show(
 ) -> Result<Json<ConsumerDetailView>, Failed> {
     let snapshot = admin.snapshot().await?;
     let entries = admin.board.entries();
-    let consumer = views::consumers(&snapshot, &entries).into_iter().find(|view| view.name == name);
+    let consumer = views::consumers(&snapshot, &entries, &admin.recent).into_iter().find(|view| view.name == name);
     // One that never got so far is in no books.
     let known = snapshot.status.consumers.iter().find(|status| status.name.as_ref() == name);
     let Some(consumer) = consumer else { return Err(number(&snapshot, &name).err().unwrap_or_else(Failed::stopping)) };
@@ -146,7 +146,7 @@ pub(super) async fn explain(
 
 /// What keeps the consumer from reading, besides the core's own reasons.
 fn problems(admin: &Admin, snapshot: &Snapshot, name: &str) -> Vec<String> {
-    let views = views::consumers(snapshot, &admin.board.entries());
+    let views = views::consumers(snapshot, &admin.board.entries(), &admin.recent);
     views.into_iter().find(|view| view.name == name).map(|view| view.problems).unwrap_or_default()
 }
 

@@ -7,6 +7,7 @@ mod consumers;
 mod dead_letters;
 mod failed;
 mod messages;
+mod metrics;
 mod openapi;
 mod outbox;
 mod pages;
@@ -19,7 +20,9 @@ mod state;
 mod views;
 mod words;
 
-pub use api::{ConsumerDetailView, ConsumerView, FailuresView, HealthView, HoldView, OutboxView, StatusView};
+pub use api::{
+    ConsumerDetailView, ConsumerView, FailuresView, HealthView, HoldView, OutboxView, SpeedView, StatusView,
+};
 pub use client::{Client, ClientError, Filter, PAYLOAD_BYTES_MAX, Pages, Which};
 pub use failed::{ErrorCode, ErrorView};
 pub use messages::{

@@ -286,7 +286,7 @@ async fn forget_left_behind(admin: &Admin, consumer: ConsumerId, plan: &Plan) ->
 pub(super) async fn purge(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Json<DoneView>, Failed> {
     let snapshot = admin.snapshot().await?;
     let consumer = number(&snapshot, &name)?;
-    let deployed = views::consumers(&snapshot, &admin.board.entries())
+    let deployed = views::consumers(&snapshot, &admin.board.entries(), &admin.recent)
         .into_iter()
         .any(|view| view.name == name && (view.version.is_some() || !view.problems.is_empty()));
     if deployed || admin.manifests.join(format!("{name}.toml")).exists() {

@@ -18,7 +18,7 @@ use super::pages::Wanted;
 use super::rewind::{Rewind, RewindView};
 use super::server::{Admin, livez, readyz, status};
 use super::state::{StateChanges, StateView};
-use super::{consumers, dead_letters, openapi, outbox, parked, rewind, state};
+use super::{consumers, dead_letters, metrics, openapi, outbox, parked, rewind, state};
 
 /// Makes the schema of a type.
 pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -155,6 +155,7 @@ pub(super) fn all() -> Routes {
             readyz,
         )
         .get("/openapi.json", "This description", json::<serde_json::Value>(), openapi::answer)
+        .get("/metrics", "What Prometheus scrapes, as OpenMetrics or the older text", bytes(), metrics::metrics)
         .get("/status", "What the host and every consumer do", json::<StatusView>(), status);
     let routes = about_one_consumer(about_consumers(routes));
     about_dead_letters(about_parked(routes))

@@ -30,6 +30,8 @@ use crate::nats::{ConnectSettings, ConnectionStatus};
 use crate::relay::Refusals;
 use crate::room::Room;
 use crate::store::Reader;
+use crate::telemetry::meters::Meters;
+use crate::telemetry::recent::Recent;
 
 /// What answers are made from.
 pub struct Admin {
@@ -37,6 +39,12 @@ pub struct Admin {
     pub notes: Sender<Note>,
     /// Deployments and subscriptions.
     pub board: Arc<Board>,
+    /// What the threads count.
+    pub meters: Arc<Meters>,
+    /// How fast consumers are.
+    pub recent: Arc<Recent>,
+    /// The store's directory.
+    pub store: PathBuf,
     /// Parked messages and dead letters.
     pub reader: Arc<Reader>,
     /// Uptime.
@@ -302,7 +310,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Json<Statu
         ready,
         nats,
         overlay_bytes: admin.reader.overlay_bytes() as u64,
-        consumers: views::consumers(&snapshot, &admin.board.entries()),
+        consumers: views::consumers(&snapshot, &admin.board.entries(), &admin.recent),
         outbox,
         files: admin.board.file_problems(),
     }))

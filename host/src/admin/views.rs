@@ -9,10 +9,11 @@ use pelton_core::ids::ConsumerId;
 use pelton_core::message::{DeadLetter, FailedAttempt, Message};
 use pelton_core::parked::{ParkCause, Parked};
 
-use super::api::{ConsumerView, FailuresView, HoldView, OutboxView};
+use super::api::{ConsumerView, FailuresView, HoldView, OutboxView, SpeedView};
 use super::messages::{Attempt, BehindView, Content, DeadLetterView, ParkedView};
 use crate::board::Entry;
 use crate::driver::Snapshot;
+use crate::telemetry::recent::{Figures, Recent};
 
 pub(super) fn outbox(Snapshot { status, wall_ms, .. }: &Snapshot, last_refusal: Option<String>) -> OutboxView {
     let oldest = status.consumers.iter().filter_map(|consumer| consumer.outbox_oldest_ms).min();
@@ -27,7 +28,12 @@ pub(super) fn outbox(Snapshot { status, wall_ms, .. }: &Snapshot, last_refusal: 
 }
 
 /// Consumers of the core and consumers that never got so far, by name.
-pub(super) fn consumers(snapshot: &Snapshot, entries: &BTreeMap<Box<str>, Entry>) -> Vec<ConsumerView> {
+pub(super) fn consumers(
+    snapshot: &Snapshot,
+    entries: &BTreeMap<Box<str>, Entry>,
+    recent: &Recent,
+) -> Vec<ConsumerView> {
+    let figures = recent.figures();
     let mut views: BTreeMap<String, ConsumerView> = BTreeMap::new();
     for status in &snapshot.status.consumers {
         let entry = entries.get(&status.name).cloned().unwrap_or_default();
@@ -47,6 +53,7 @@ pub(super) fn consumers(snapshot: &Snapshot, entries: &BTreeMap<Box<str>, Entry>
             waiting_retry: status.waiting_retry,
             outbox_pending: status.outbox_pending,
             outbox_age_ms: status.outbox_oldest_ms.map(|oldest| snapshot.wall_ms.saturating_sub(oldest)),
+            speed: figures.get(&status.name).copied().map(speed).unwrap_or_default(),
             applied: counters.applied,
             duplicates: counters.duplicates,
             redelivered: counters.redelivered,
@@ -91,6 +98,7 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         waiting_retry: 0,
         outbox_pending: 0,
         outbox_age_ms: None,
+        speed: SpeedView::default(),
         applied: 0,
         duplicates: 0,
         redelivered: 0,
@@ -105,6 +113,13 @@ fn refused(name: &str, entry: &Entry) -> ConsumerView {
         holds: Vec::new(),
         problems: problems(entry).collect(),
     }
+}
+
+fn speed(figures: Figures) -> SpeedView {
+    let Figures { rate, handler_p50_us, handler_p99_us, end_to_end_p50_ms, end_to_end_p99_ms } = figures;
+    // A tenth of a message a second is precise enough, and short to print.
+    let rate = (rate * 10.0).round() / 10.0;
+    SpeedView { rate, handler_p50_us, handler_p99_us, end_to_end_p50_ms, end_to_end_p99_ms }
 }
 
 fn problems(entry: &Entry) -> impl Iterator<Item = String> {

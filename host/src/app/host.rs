@@ -17,6 +17,7 @@ use crate::admin::AdminServer;
 use crate::config::HostConfig;
 use crate::deploy::Deployer;
 use crate::driver::Note;
+use crate::telemetry::traces::Exporting;
 
 /// Time for the connections to send what is left, after the drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,6 +30,7 @@ pub(super) struct Host {
     pub(super) deploying: JoinHandle<Deployer>,
     pub(super) no_more_deployments: CancellationToken,
     pub(super) admin: Option<AdminServer>,
+    pub(super) exporting: Option<Exporting>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -70,7 +72,7 @@ impl Host {
     }
 
     async fn close(self) {
-        let Self { threads, links, deploying, admin, cancel, .. } = self;
+        let Self { threads, links, deploying, admin, exporting, cancel, .. } = self;
         let Links { consuming, publishing, publisher, .. } = links;
         drop(admin);
         // The driver has ended, and with it the channels to the other threads.
@@ -87,6 +89,9 @@ impl Host {
         };
         if tokio::time::timeout(CLOSE_TIMEOUT, close).await.is_err() {
             tracing::warn!("the nats connections did not close in time");
+        }
+        if let Some(exporting) = exporting {
+            exporting.close().await;
         }
         cancel.cancel();
         tracing::info!("stopped");

@@ -29,12 +29,22 @@ use crate::relay::{self, Refusals};
 use crate::room::Room;
 use crate::source::Sources;
 use crate::store::{self, Opened};
+use crate::telemetry::meters::Meters;
+use crate::telemetry::recent::Recent;
+use crate::telemetry::traces::{Endpoint, Exporting, Traces};
 use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
 const RUNS_PER_EXECUTOR: usize = 4;
 /// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// Where threads leave what can be seen of them.
+struct Seen {
+    board: Arc<Board>,
+    meters: Arc<Meters>,
+    traces: Option<Arc<Traces>>,
+}
 
 /// The host's own threads. They end one after the other once the driver has.
 pub(super) struct Threads {
@@ -53,7 +63,7 @@ impl Threads {
         opened: Opened,
         clock: Clock,
         links: &Links,
-        board: &Arc<Board>,
+        seen: &Seen,
         channel: (Sender<Note>, Receiver<Note>),
         observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
@@ -71,15 +81,25 @@ impl Threads {
         })?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
-        let shared =
-            Shared { sandbox, reader: Arc::clone(&reader), board: Arc::clone(board), clock, draining, seed, observer };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            sandbox,
+            reader: Arc::clone(&reader),
+            board: Arc::clone(&seen.board),
+            clock,
+            draining,
+            seed,
+            observer,
+            meters: Arc::clone(&seen.meters),
+            traces: seen.traces.clone(),
+        });
         let (to_executors, work) = unbounded();
         let (to_committer, batches) = unbounded();
         let executors = executor::start(count, &shared, &work, &notes).context("starting executor threads")?;
         let checkpoints = CheckpointSettings {
             interval: Duration::from_millis(config.store.checkpoint_interval_ms),
             overlay_bytes_max: config.store.overlay_bytes_max,
+            meters: Arc::clone(&seen.meters),
+            traces: seen.traces.clone(),
         };
         let durability = durability::start(log, checkpointer, &reader, checkpoints, clock, batches, &notes)
             .context("starting the committer and the checkpointer")?;
@@ -90,6 +110,7 @@ impl Threads {
             publisher: links.publisher.handle(),
             reader,
             heartbeat: Arc::clone(&heartbeat),
+            traces: seen.traces.clone(),
         };
         let settings = Settings {
             runs_max: count * RUNS_PER_EXECUTOR,
@@ -158,14 +179,21 @@ impl Host {
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
+        let meters = Arc::<Meters>::default();
+        let (traces, exporting) = start_traces(config, opened.recovered.seed, &meters)?;
         let board = Arc::new(Board::default());
-        let threads = Threads::start(config, opened, clock, &links, &board, (notes.clone(), for_driver), observer)?;
+        let seen = Seen { board: Arc::clone(&board), meters: Arc::clone(&meters), traces };
+        let threads = Threads::start(config, opened, clock, &links, &seen, (notes.clone(), for_driver), observer)?;
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));
+        let recent = start_sampling(&notes, &meters, clock, cancel);
         let admin = Admin {
             notes: notes.clone(),
             board: Arc::clone(&board),
+            meters: Arc::clone(&meters),
+            recent,
+            store: config.store.path.clone(),
             reader: Arc::clone(&reader),
             clock,
             heartbeat: Arc::clone(&threads.heartbeat),
@@ -200,14 +228,35 @@ impl Host {
             connection: Arc::clone(&links.consuming),
             reader,
             board,
+            meters,
             notes: notes.clone(),
         });
         let (watcher, changes) = Watcher::new()?;
         let no_more_deployments = cancel.child_token();
         let deploying = Deploying { deployer, watcher, changes, deployed, stop: no_more_deployments.clone() };
         let deploying = tokio::spawn(deploying.run());
-        Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, cancel: cancel.clone() })
+        Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, exporting, cancel: cancel.clone() })
     }
+}
+
+/// Figures of the last minute, until the host ends.
+fn start_sampling(notes: &Sender<Note>, meters: &Arc<Meters>, clock: Clock, cancel: &CancellationToken) -> Arc<Recent> {
+    let recent = Arc::new(Recent::default());
+    let sampling = Arc::clone(&recent).watch(notes.clone(), Arc::clone(meters), clock);
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(sampling));
+    recent
+}
+
+/// Traces, if a collector is named.
+fn start_traces(
+    config: &HostConfig,
+    seed: u64,
+    meters: &Meters,
+) -> anyhow::Result<(Option<Arc<Traces>>, Option<Exporting>)> {
+    let settings = &config.telemetry;
+    let Some(endpoint) = Endpoint::chosen(settings.otlp_endpoint.as_deref())? else { return Ok((None, None)) };
+    let (traces, exporting) = Traces::start(&endpoint, settings.sample_ratio, seed, Arc::clone(&meters.spans))?;
+    Ok((Some(traces), Some(exporting)))
 }
 
 /// What the store found, in the core's words.

@@ -15,7 +15,8 @@ use super::memory::Memory;
 use crate::config::{Manifest, RunLimits};
 use crate::deploy::{load_terms, rules};
 use crate::deployed::{Rules, Serving, serving};
-use crate::wasm::{self, EXECUTOR_STACK_BYTES, Identity, LoadTerms, Plugin, Sandbox, Settings, Told};
+use crate::telemetry::meters::ConsumerMeters;
+use crate::wasm::{self, EXECUTOR_STACK_BYTES, Identity, LoadTerms, LogBudget, Plugin, Sandbox, Settings, Told};
 
 /// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
@@ -49,7 +50,9 @@ impl Terms {
 
     fn serving(&self, plugin: Plugin, message: &Message) -> Serving {
         match self {
-            Self::Manifest(manifest) => serving(&manifest.name, rules(manifest, plugin, MARK_TTL_MS)),
+            Self::Manifest(manifest) => {
+                serving(&manifest.name, rules(manifest, plugin, MARK_TTL_MS), &ConsumerMeters::default())
+            }
             Self::Free { identity, grants } => {
                 let (effects, run) = (EffectLimits::default(), RunLimits::default());
                 let rules = Rules {
@@ -61,8 +64,9 @@ impl Terms {
                     limits: wasm::RunLimits::new(run.timeout_ms, run.memory_bytes, &effects),
                     identity: Arc::clone(identity),
                     isolation: Isolation::default(),
+                    log: LogBudget::default(),
                 };
-                serving(&identity.consumer, rules)
+                serving(&identity.consumer, rules, &ConsumerMeters::default())
             }
         }
     }

@@ -98,7 +98,7 @@ fn terms(given: &Given) -> anyhow::Result<Terms> {
     let named: Vec<Box<str>> = given.emit.iter().map(|pattern| pattern.as_str().into()).collect();
     let stem = given.component.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let config: BTreeMap<String, String> = given.config.iter().cloned().collect();
-    let identity = Arc::new(Identity { consumer: stem.replace('_', "-").into(), config });
+    let identity = Arc::new(Identity { consumer: stem.replace('_', "-").into(), config, ..Identity::default() });
     let emit = if named.is_empty() { everything() } else { named };
     Ok(Terms::Free { identity, grants: Grants { emit } })
 }

@@ -40,6 +40,9 @@ pub(super) fn status(status: &StatusView) -> String {
         "DEAD",
         "OUTBOX",
         "OLDEST",
+        "RATE",
+        "HANDLER P50/P99",
+        "END TO END P50/P99",
     ]);
     for consumer in &status.consumers {
         table.add_row(row(consumer));
@@ -95,7 +98,34 @@ fn row(consumer: &ConsumerView) -> Vec<String> {
         consumer.dead_letters.to_string(),
         consumer.outbox_pending.to_string(),
         consumer.outbox_age_ms.map_or_else(|| "-".into(), duration),
+        format!("{:.1}/s", consumer.speed.rate),
+        pair(consumer.speed.handler_p50_us, consumer.speed.handler_p99_us),
+        pair(consumer.speed.end_to_end_p50_ms.map(to_us), consumer.speed.end_to_end_p99_ms.map(to_us)),
     ]
+}
+
+fn to_us(ms: u64) -> u64 {
+    ms.saturating_mul(1_000)
+}
+
+/// Two percentiles in microseconds, in units for people.
+fn pair(p50_us: Option<u64>, p99_us: Option<u64>) -> String {
+    match (p50_us, p99_us) {
+        (Some(p50_us), Some(p99_us)) => format!("{}/{}", spell(p50_us), spell(p99_us)),
+        _ => "-".into(),
+    }
+}
+
+/// A time in microseconds with two or three digits that count.
+#[expect(clippy::cast_precision_loss, reason = "it is rounded to three digits")]
+fn spell(us: u64) -> String {
+    let (value, unit) = match us {
+        0..1_000 => return format!("{us}µs"),
+        1_000..1_000_000 => (us as f64 / 1e3, "ms"),
+        1_000_000..60_000_000 => (us as f64 / 1e6, "s"),
+        _ => return duration(us / 1_000),
+    };
+    if value < 10.0 { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
 }
 
 /// Kinds of failed attempts that there were, the most frequent first.
@@ -329,6 +359,13 @@ mod tests {
     fn durations_have_two_parts_at_most() {
         let shown = [5_000, 65_000, 3_700_000, 90_000_000].map(duration);
         assert_eq!(shown, ["5s", "1m5s", "1h1m", "1d1h"]);
+    }
+
+    #[test]
+    fn times_are_told_in_the_unit_that_suits_them() {
+        let shown = [7, 950, 1_250, 48_000, 2_500_000, 65_000_000].map(spell);
+        assert_eq!(shown, ["7µs", "950µs", "1.2ms", "48ms", "2.5s", "1m5s"]);
+        assert_eq!([pair(Some(80), Some(1_000)), pair(None, None)], ["80µs/1.0ms", "-"]);
     }
 
     #[test]

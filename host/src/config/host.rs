@@ -15,7 +15,7 @@ pub(super) const SERVER_VARIABLE: &str = "PELTON_NATS_SERVER";
 pub const TOKEN_VARIABLE: &str = "PELTON_ADMIN_TOKEN";
 
 /// The host's configuration. Paths are relative to the working directory or absolute, no longer relative to the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostConfig {
     /// The file that it was read from.
     pub file: PathBuf,
@@ -31,6 +31,8 @@ pub struct HostConfig {
     pub limits: HostLimits,
     /// The log.
     pub log: LogConfig,
+    /// Traces.
+    pub telemetry: TelemetryConfig,
     /// How registries of components are asked.
     pub oci: OciConfig,
 }
@@ -176,6 +178,15 @@ pub struct LogConfig {
     pub filter: String,
     /// In which form.
     pub format: Format,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetryConfig {
+    /// The base URL of the collector that traces are sent to; none: the environment names one, or there are no traces.
+    pub otlp_endpoint: Option<String>,
+    /// The part of traces that is recorded, of those that begin here. 0 to 1.
+    pub sample_ratio: f64,
 }
 
 impl HostConfig {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::host::{
     AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, StoreConfig,
+    TelemetryConfig,
 };
 use super::reader::{At, Context, Section, listed};
 use super::report::Code;
@@ -31,6 +32,7 @@ pub(super) fn read(context: &Context<'_>, admin_token_given: bool) -> Option<Hos
         admin: admin(context, root.section("admin"), admin_token_given),
         limits: limits(root.section("limits")),
         log: log(context, root.section("log")),
+        telemetry: traces(context, root.section("telemetry")),
         oci: oci::oci(context, root.section("oci")),
     };
     root.finish();
@@ -219,4 +221,17 @@ fn log(context: &Context<'_>, mut section: Section<'_, '_>) -> LogConfig {
         filter: filter.map_or_else(|| "info".into(), |filter| filter.value),
         format: format.map_or_else(Format::default, |format| format.value),
     }
+}
+
+fn traces(context: &Context<'_>, mut section: Section<'_, '_>) -> TelemetryConfig {
+    let endpoint = section.text("otlp_endpoint");
+    let sample_ratio = section.float_or("sample_ratio", 1.0, 0.0..=1.0);
+    section.finish();
+    if let Some(endpoint) = &endpoint
+        && let Err(flaw) = telemetry::traces::check(&endpoint.value)
+    {
+        let message = format!("\"otlp_endpoint\" in [telemetry] can't be \"{}\": {flaw}", endpoint.value);
+        context.report(Code::InvalidUrl, endpoint.offset, message, "write http://HOST:4318 or https://HOST:4318");
+    }
+    TelemetryConfig { otlp_endpoint: endpoint.map(|endpoint| endpoint.value), sample_ratio }
 }

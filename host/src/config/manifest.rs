@@ -122,18 +122,22 @@ pub enum VersionSource {
     JsonPointer(JsonPointer),
 }
 
-/// Limits of one attempt that the sandbox keeps.
+/// Limits that the sandbox keeps: of one attempt, and of what all of them write to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunLimits {
     /// Its longest time, in milliseconds. 1 to 600,000.
     pub timeout_ms: u64,
     /// Its linear memory, in bytes. 1 MiB to 1 GiB.
     pub memory_bytes: usize,
+    /// Lines that the plug-in may write to the host's log in a second, in the long run. 0 to 100,000.
+    pub log_lines_per_second: u32,
+    /// Lines that it may write at once, after it was silent for a while. 0 to 100,000.
+    pub log_lines_burst: u32,
 }
 
 impl Default for RunLimits {
     fn default() -> Self {
-        Self { timeout_ms: 1_000, memory_bytes: 64 << 20 }
+        Self { timeout_ms: 1_000, memory_bytes: 64 << 20, log_lines_per_second: 100, log_lines_burst: 1_000 }
     }
 }
 

@@ -36,7 +36,7 @@ pub use directory::load_directory;
 pub use effective::{Setting, Source};
 pub use host::{
     AdminConfig, AdminToken, Credentials, HostConfig, HostLimits, LogConfig, NatsConfig, NatsServer, OciConfig,
-    OciLogin, StoreConfig, TOKEN_VARIABLE,
+    OciLogin, StoreConfig, TOKEN_VARIABLE, TelemetryConfig,
 };
 pub use manifest::{
     IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,

@@ -29,7 +29,7 @@ pub enum Code {
     ReservedSubject = 10,
     /// PC011: fields that exclude each other, or that have no effect together.
     Conflict = 11,
-    /// PC012: not the URL of a NATS server.
+    /// PC012: not the URL of a server.
     InvalidUrl = 12,
     /// PC013: not an address that can be listened on, or one that others can reach although there is no token.
     InvalidAddress = 13,

@@ -18,6 +18,7 @@ use super::forms::{load_terms, rules};
 use super::look::{Look, Wanted, look};
 use super::refused::Refusals;
 use crate::board::Board;
+use crate::clock::Stopwatch;
 use crate::config::{self, Manifest};
 use crate::deployed::Deployed;
 use crate::driver::{Attachment, Note};
@@ -26,6 +27,7 @@ use crate::intake::Intake;
 use crate::nats::{Connection, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionSettings};
 use crate::source::Sources;
 use crate::store::Reader;
+use crate::telemetry::meters::{Meters, Swap};
 use crate::wasm::{Plugin, Sandbox};
 
 /// What the deployer works with.
@@ -44,6 +46,8 @@ pub struct Dependencies {
     pub reader: Arc<Reader>,
     /// Where results are shown.
     pub board: Arc<Board>,
+    /// Where they are counted.
+    pub meters: Arc<Meters>,
     /// The driver.
     pub notes: Sender<Note>,
 }
@@ -169,6 +173,9 @@ impl Deployer {
         if self.refused.note(name, *form, &text, *passing) {
             let goes_on = self.running.get(name).map(|running| running.form.version.short());
             tracing::error!(consumer = name, kind, error = text, goes_on_with = goes_on, "deployment refused");
+            if self.running.get(name).is_some_and(|running| running.form.version != form.version) {
+                self.deps.meters.swap(Swap::Refused);
+            }
         }
         self.deps.board.note(name, |entry| entry.deployment = Some(text));
     }
@@ -225,6 +232,9 @@ impl Deployer {
             }
             Step::Swap | Step::Change => self.replace(name, loaded)?,
         }
+        if step == Step::Swap {
+            self.deps.meters.swap(Swap::Swapped);
+        }
         tracing::info!(consumer = name, version = version.short(), step = ?step, "deployed");
         self.deps.board.note(name, |entry| {
             entry.version = Some(version);
@@ -244,14 +254,17 @@ impl Deployer {
         {
             return Ok(Loaded { plugin: running.plugin.clone(), manifest, form });
         }
-        let sandbox = Arc::clone(&self.deps.sandbox);
+        let (sandbox, meters) = (Arc::clone(&self.deps.sandbox), Arc::clone(&self.deps.meters));
         let sources = Arc::clone(&self.deps.sources);
         let loading = tokio::task::spawn_blocking(move || {
             let unreadable = |error| LoadFailure { form, error, kind: "unreadable", passing: true };
             let bytes = sources.read(&manifest.component).map_err(unreadable)?;
             // It may have changed since the look: what is read now is what serves.
             let form = Form { version: Plugin::version_of(&bytes), ..form };
-            match sandbox.load(&bytes, &terms) {
+            let watch = Stopwatch::start();
+            let loaded = sandbox.load(&bytes, &terms);
+            meters.compile_us.record(watch.elapsed_us());
+            match loaded {
                 Ok(plugin) => Ok(Loaded { manifest, form, plugin }),
                 Err(error) => {
                     let (kind, passing) = (error.kind(), error.may_pass());
@@ -274,7 +287,8 @@ impl Deployer {
         let Dependencies { connection, board, .. } = &self.deps;
         let declaring = Declaring::begin(connection, board, &manifest.name, &manifest.streams).await;
         let rules = rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms);
-        let deployed = Arc::new(Deployed::new(consumer, &manifest.name, Ingest::new(&manifest), rules));
+        let meters = self.deps.meters.consumer(&manifest.name);
+        let deployed = Arc::new(Deployed::new(consumer, &manifest.name, Ingest::new(&manifest), rules, meters));
         let intake = Intake::new(
             Arc::clone(&deployed),
             Arc::clone(&self.deps.reader),

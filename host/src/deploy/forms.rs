@@ -9,7 +9,7 @@ use pelton_core::plan::Form;
 
 use crate::config::{Key, Manifest};
 use crate::deployed::Rules;
-use crate::wasm::{Identity, LoadTerms, Plugin, RunLimits};
+use crate::wasm::{Identity, LoadTerms, LogBudget, Plugin, RunLimits};
 
 /// The form of a consumer with this manifest and version. Digests are compared within one process only.
 pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
@@ -54,7 +54,8 @@ pub(crate) fn load_terms(manifest: &Manifest) -> LoadTerms {
 }
 
 fn identity(manifest: &Manifest) -> Arc<Identity> {
-    Arc::new(Identity { consumer: manifest.name.as_str().into(), config: manifest.config.clone() })
+    let (consumer, config) = (manifest.name.as_str().into(), manifest.config.clone());
+    Arc::new(Identity { consumer, config, ..Identity::default() })
 }
 
 /// What executors serve by.
@@ -67,6 +68,7 @@ pub(crate) fn rules(manifest: &Manifest, plugin: Plugin, mark_ttl_ms: u64) -> Ru
         shared_state: manifest.policy.shared_state,
         limits: RunLimits::new(manifest.run.timeout_ms, manifest.run.memory_bytes, &manifest.effects),
         identity: identity(manifest),
+        log: LogBudget { lines_per_second: manifest.run.log_lines_per_second, burst: manifest.run.log_lines_burst },
         isolation: manifest.isolation,
     }
 }
@@ -122,6 +124,7 @@ mod tests {
             "[rate]\nattempts_per_second = 5",
             "[share]\nweight = 5",
             "[limits]\nparked_rows_max = 5",
+            "[limits]\nlog_lines_per_second = 5",
             "[dead_letters]\nsubject = \"dlq.x\"",
         ] {
             assert_eq!(step(MANIFEST, &format!("{MANIFEST}{section}\n")), Some(Step::Change), "{section}");

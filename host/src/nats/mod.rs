@@ -27,5 +27,5 @@ pub use server::{EmbeddedServer, EmbeddedSettings, ServerError};
 pub use streams::{Ensured, Retention, StreamDeclaration, StreamError, StreamFacts};
 pub use subscription::{
     Delivery, Incoming, LostReason, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionError,
-    SubscriptionHandle, SubscriptionSettings,
+    SubscriptionHandle, SubscriptionSettings, durable_name,
 };

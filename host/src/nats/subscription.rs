@@ -306,7 +306,8 @@ impl Subscription {
 const DURABLE_PREFIX: &str = "pelton-";
 
 /// The durable consumer's name at the broker.
-fn durable_name(consumer: &str) -> String {
+#[must_use]
+pub fn durable_name(consumer: &str) -> String {
     format!("{DURABLE_PREFIX}{consumer}")
 }
 

@@ -34,6 +34,7 @@ mod reader;
 mod record;
 #[cfg(any(test, feature = "fault-injection"))]
 mod simulated;
+mod sizes;
 mod view;
 
 pub use checkpoint::{Checkpointer, Folded};
@@ -46,6 +47,7 @@ pub use reader::{
 pub use record::{RecordError, encode_batch};
 #[cfg(any(test, feature = "fault-injection"))]
 pub use simulated::{SimulatedDisk, create_simulated, open_simulated};
+pub use sizes::file_sizes;
 
 #[cfg(test)]
 mod tests;

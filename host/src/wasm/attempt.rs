@@ -11,16 +11,27 @@ use pelton_core::transaction::{EffectLimits, Transaction};
 
 use super::growth::Growth;
 use super::lines::Lines;
+use super::output::Output;
 use super::wasi::Wasi;
 
 /// Who a plug-in runs for. Shared by all attempts of a consumer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Identity {
     /// The consumer's name.
     pub consumer: Box<str>,
     /// The manifest's `[config]` table.
     pub config: BTreeMap<String, String>,
+    /// What its attempts write and use, in all. No part of who it is.
+    pub output: Arc<Output>,
 }
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.consumer, &self.config) == (&other.consumer, &other.config)
+    }
+}
+
+impl Eq for Identity {}
 
 /// What one attempt may use, besides the limits that its transaction keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

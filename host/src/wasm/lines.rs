@@ -1,4 +1,5 @@
-//! The lines that a plug-in writes: through `log`, and through the standard streams. All end in the host's log, within a budget.
+//! The lines that a plug-in writes: through `log`, and through the standard streams. All end in the host's log, within the budgets of the attempt and of the
+//! consumer (see [`super::output`]).
 
 use std::borrow::Cow;
 
@@ -96,6 +97,17 @@ macro_rules! at_level {
     };
 }
 
+/// Whether the host's log takes plug-ins' lines of a level. What it does not take costs no budget.
+fn is_logged(level: Level) -> bool {
+    match level {
+        Level::TRACE => tracing::enabled!(target: "plugin", Level::TRACE),
+        Level::DEBUG => tracing::enabled!(target: "plugin", Level::DEBUG),
+        Level::INFO => tracing::enabled!(target: "plugin", Level::INFO),
+        Level::WARN => tracing::enabled!(target: "plugin", Level::WARN),
+        Level::ERROR => tracing::enabled!(target: "plugin", Level::ERROR),
+    }
+}
+
 impl Attempt {
     /// A line of the `log` interface. Past the budget it is dropped and counted.
     pub(super) fn log(&mut self, level: Level, text: &str, fields: &[(String, String)]) {
@@ -132,7 +144,8 @@ impl Attempt {
     pub(super) fn finish_lines(&mut self) {
         self.flush_line(Stream::Stdout);
         self.flush_line(Stream::Stderr);
-        if self.lines.log_dropped > 0 {
+        if self.lines.log_dropped > 0 && !self.lines.muted {
+            self.identity.output.dropped_by_attempt(self.lines.log_dropped as u64);
             let text = format!("{} log lines dropped: an attempt may write {LOG_LINES_MAX}", self.lines.log_dropped);
             self.write_line(Level::WARN, "host", &text, "");
         }
@@ -156,16 +169,18 @@ impl Attempt {
         }
         let message = self.transaction.message();
         let (text, fields) = (printable(text), printable(fields));
-        at_level!(
-            level,
-            consumer = %self.identity.consumer,
-            version = %self.version.short(),
-            message_id = %message.id,
-            key = message.key.as_deref(),
-            source,
-            fields = (!fields.is_empty()).then_some(fields.as_ref()),
-            "{text}"
-        );
+        if is_logged(level) && self.identity.output.may_write() {
+            at_level!(
+                level,
+                consumer = %self.identity.consumer,
+                version = %self.version.short(),
+                message_id = %message.id,
+                key = message.key.as_deref(),
+                source,
+                fields = (!fields.is_empty()).then_some(fields.as_ref()),
+                "{text}"
+            );
+        }
         let line = || Line {
             level: level.as_str(),
             source,

@@ -165,6 +165,7 @@ pub(super) fn finish(
 ) -> Result<Result<WriteSet, Failure>, ReadError> {
     let data = store.data_mut();
     data.finish_lines();
+    data.identity.output.memory(data.growth.memory_bytes());
     match called {
         Ok(Ok(())) => Ok(Ok(data.transaction.take_writes())),
         Ok(Err(failure)) => Ok(Err(from_guest(failure))),

@@ -73,13 +73,16 @@ impl OpenBatch {
     /// Takes what goes into the next record, within its limits. A record's edits are applied before its settlements, so an edit that comes
     /// after a settlement is left for the record after it.
     fn take(&mut self) -> Taken {
-        let Taken { mut edits, mut settlements, mut newest } = Taken::default();
+        let Taken { mut edits, mut settlements, mut newest, mut applied } = Taken::default();
         let mut bytes = 0;
         while bytes < BYTES_MAX && edits.len() + settlements.len() < ITEMS_MAX {
             let Some((item, weight)) = self.items.pop_front() else { break };
             match item {
                 Item::Edit(edit) if settlements.is_empty() => edits.push(edit),
                 Item::Settlement(settlement, published_at_ms) => {
+                    if matches!(settlement.outcome, Outcome::Applied { .. }) {
+                        applied.push((settlement.consumer, published_at_ms));
+                    }
                     if settlement.released.is_none() {
                         let read = Newest { sequence: settlement.sequence, published_at_ms };
                         let known = newest.entry(settlement.consumer).or_insert(read);
@@ -95,7 +98,7 @@ impl OpenBatch {
             bytes += weight;
         }
         self.bytes -= bytes;
-        Taken { edits, settlements, newest }
+        Taken { edits, settlements, newest, applied }
     }
 }
 
@@ -106,6 +109,8 @@ struct Taken {
     settlements: Vec<Settlement>,
     /// The newest delivery of each consumer among them.
     newest: BTreeMap<ConsumerId, Newest>,
+    /// When the messages were published that were applied, by consumer.
+    applied: Vec<(ConsumerId, u64)>,
 }
 
 /// A commit that is under way.
@@ -116,6 +121,8 @@ pub(super) struct InCommit {
     settled: BTreeMap<ConsumerId, (usize, usize)>,
     /// Per consumer: outcomes of messages that were parked.
     released: BTreeMap<ConsumerId, usize>,
+    /// When the messages were published that it applies, by consumer.
+    applied: Vec<(ConsumerId, u64)>,
     /// What it settles, to look up; put together when it is first asked for.
     sequences: Option<FxHashSet<(ConsumerId, u64)>>,
 }
@@ -129,7 +136,7 @@ impl Core {
         if let Some(tick_ms) = self.flush_at_tick_ms.take() {
             self.timers.remove(&(tick_ms, Timer::Flush));
         }
-        let Taken { edits, settlements, newest } = self.open.take();
+        let Taken { edits, settlements, newest, applied } = self.open.take();
         let mut settled: BTreeMap<ConsumerId, (usize, usize)> = BTreeMap::new();
         // Deliveries: what was parked was settled with its stream when it was parked.
         let deliveries = || settlements.iter().filter(|settlement| settlement.released.is_none());
@@ -172,11 +179,12 @@ impl Core {
             self.settle_with_broker(&batch);
         }
         self.actions.push_back(Action::Commit(Arc::clone(&batch)));
-        self.in_commit = Some(InCommit { batch, settled, released, sequences: None });
+        self.in_commit = Some(InCommit { batch, settled, released, applied, sequences: None });
     }
 
     pub(super) fn committed(&mut self) {
-        let Some(InCommit { batch, settled, released, .. }) = self.in_commit.take() else { return };
+        let Some(InCommit { batch, settled, released, applied, .. }) = self.in_commit.take() else { return };
+        self.measure(&applied);
         for (id, floor) in &batch.floors {
             if let Some(state) = self.consumers.get_mut(id) {
                 state.durable_floor = state.durable_floor.max(*floor);
@@ -200,6 +208,15 @@ impl Core {
         if !self.settings.breaks.has(Break::PublishBeforeCommit) {
             for Settlement { consumer, outcome, .. } in &batch.settlements {
                 self.hand_to_relay(*consumer, outcome, batch.wall_ms);
+            }
+        }
+    }
+
+    /// What was applied is durable now.
+    fn measure(&mut self, applied: &[(ConsumerId, u64)]) {
+        for (consumer, published_at_ms) in applied {
+            if let Some(state) = self.consumers.get_mut(consumer) {
+                state.end_to_end_ms.record(self.now.wall_ms.saturating_sub(*published_at_ms));
             }
         }
     }

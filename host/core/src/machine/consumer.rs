@@ -15,6 +15,7 @@ use super::pace::Pace;
 use super::parking::{ParkBook, RELEASING_MAX};
 use crate::batch::{Again, Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
+use crate::histogram::Histogram;
 use crate::message::Failure;
 use crate::parked::ParkLane;
 use crate::policy::Policy;
@@ -149,6 +150,8 @@ pub(crate) struct Consumer {
     /// What the lanes take that wait for another attempt.
     pub(crate) retrying: Load,
     pub(crate) outbox_rows: usize,
+    /// From a message's publication until its effects were durable, in milliseconds, since the host was started.
+    pub(crate) end_to_end_ms: Histogram,
     pub(crate) counters: Counters,
     /// The lanes that have parked messages.
     pub(crate) parked: FxHashMap<ParkLane, ParkBook>,
@@ -197,6 +200,7 @@ impl Consumer {
             waiting_retry: 0,
             retrying: Load::default(),
             outbox_rows: 0,
+            end_to_end_ms: Histogram::default(),
             counters: Counters::default(),
             parked: FxHashMap::default(),
             parked_rows: 0,

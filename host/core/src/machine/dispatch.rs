@@ -21,7 +21,7 @@ impl Core {
     /// Puts a held delivery into its lane, or gives it up at once if nobody can read it.
     pub(super) fn enqueue(&mut self, consumer: ConsumerId, arrival: Arrival) {
         let Arrival { message, unreadable } = arrival;
-        let waiting = Waiting::new(message);
+        let waiting = Waiting::new(message, self.now);
         if let Some(why) = unreadable {
             self.give_up(consumer, waiting, GivenUp::Unreadable(why));
             return;
@@ -177,6 +177,7 @@ impl Core {
                 dedup,
                 again: if dedup { again(&waiting.message) } else { 0 },
                 versions: versions.map(rule),
+                waited_ms: waiting.came_tick_ms.map(|came| self.now.tick_ms.saturating_sub(came)),
             });
         }
         let shared_state = state.policy.shared_state;

@@ -188,6 +188,8 @@ pub struct Job {
     pub again: u32,
     /// Whether its entity's version has to be the next one; none: it is not ordered by version.
     pub versions: Option<VersionRule>,
+    /// How long it was held before this run began, in milliseconds; none: it was tried before, and waited for its next attempt.
+    pub waited_ms: Option<u64>,
 }
 
 /// How an executor checks a message's entity version.

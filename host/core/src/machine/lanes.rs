@@ -2,7 +2,7 @@
 //!
 //! A lane exists while it holds messages. It is in exactly one state, and only a `Ready` one is in its consumer's ready queue.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::event::LaneId;
@@ -16,6 +16,8 @@ use crate::time::Now;
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) message: Arc<Message>,
+    /// When it came, on the clock of `tick_ms`; none once it was tried.
+    pub(crate) came_tick_ms: Option<u64>,
     /// Calls of the handler so far.
     pub(crate) calls: u32,
     /// Those that count against the consumer's attempts.
@@ -39,9 +41,10 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// A delivery.
-    pub(crate) fn new(message: Arc<Message>) -> Self {
+    pub(crate) fn new(message: Arc<Message>, now: Now) -> Self {
         Self {
             message,
+            came_tick_ms: Some(now.tick_ms),
             calls: 0,
             failures: 0,
             failing_since_tick_ms: None,
@@ -70,7 +73,7 @@ impl Waiting {
             until_ms: row.until_ms,
             parked_at_ms: Some(row.parked_at_ms),
             releases: row.releases.saturating_add(u32::from(row.cause == ParkCause::Exhausted)),
-            ..Self::new(Arc::clone(&row.message))
+            ..Self::new(Arc::clone(&row.message), now)
         }
     }
 
@@ -141,10 +144,13 @@ pub(crate) struct Lane {
 pub(crate) struct Lanes {
     places: Vec<Option<Lane>>,
     free: Vec<usize>,
+    /// How many each consumer has.
+    counts: BTreeMap<ConsumerId, usize>,
 }
 
 impl Lanes {
     pub(crate) fn insert(&mut self, lane: Lane) -> LaneId {
+        *self.counts.entry(lane.consumer).or_default() += 1;
         if let Some(place) = self.free.pop()
             && let Some(slot) = self.places.get_mut(place)
         {
@@ -165,10 +171,18 @@ impl Lanes {
 
     pub(crate) fn remove(&mut self, id: LaneId) -> Option<Lane> {
         let lane = self.places.get_mut(id.0).and_then(Option::take);
-        if lane.is_some() {
+        if let Some(lane) = &lane {
             self.free.push(id.0);
+            if let Some(count) = self.counts.get_mut(&lane.consumer) {
+                *count -= 1;
+            }
         }
         lane
+    }
+
+    /// How many the consumer has.
+    pub(crate) fn count(&self, consumer: ConsumerId) -> usize {
+        self.counts.get(&consumer).copied().unwrap_or_default()
     }
 
     #[cfg(test)]

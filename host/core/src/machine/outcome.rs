@@ -147,6 +147,7 @@ impl Core {
         let verdict = self.judge(consumer, &mut waiting, &failure, spared);
         let last = failure.clone();
         waiting.calls = waiting.calls.saturating_add(1);
+        waiting.came_tick_ms = None;
         waiting.remember(FailedAttempt { at_ms: self.now.wall_ms, version, failure });
         match verdict {
             Verdict::Again(delay_ms) => {

@@ -3,6 +3,7 @@
 use super::consumer::Counters;
 use super::core::Core;
 use crate::batch::{Again, Hold, HoldBy, StreamIdentity};
+use crate::histogram::Histogram;
 use crate::ids::ConsumerId;
 
 /// The books of one consumer, at one moment.
@@ -24,6 +25,8 @@ pub struct ConsumerStatus {
     pub held: usize,
     /// Their memory, in bytes.
     pub held_bytes: usize,
+    /// Lanes with messages in hand: keys, and messages without one.
+    pub lanes: usize,
     /// Runs that are out.
     pub running: usize,
     /// Keys that wait for another attempt.
@@ -54,6 +57,8 @@ pub struct ConsumerStatus {
     pub holds: Vec<(HoldBy, Hold)>,
     /// What it did since the host was started.
     pub counters: Counters,
+    /// From a message's publication until its effects were durable, in milliseconds, of all messages applied since then.
+    pub end_to_end_ms: Histogram,
 }
 
 /// The books of the host, at one moment.
@@ -93,6 +98,7 @@ impl Core {
             high: state.high(),
             held: state.held(),
             held_bytes: state.held_bytes(),
+            lanes: self.lanes.count(*id),
             running: state.running,
             waiting_retry: state.waiting_retry,
             outbox_pending: state.outbox_rows,
@@ -108,6 +114,7 @@ impl Core {
             lanes_releasing: state.releases.under_way + state.held_releases.under_way,
             holds: state.holds.iter().map(|(by, hold)| (*by, hold.clone())).collect(),
             counters: state.counters,
+            end_to_end_ms: state.end_to_end_ms.clone(),
         });
         Status {
             consumers: consumers.collect(),

@@ -10,11 +10,18 @@ use crate::config::report::Code;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// Lines for the log.
+fn lines(section: &mut Section<'_, '_>, name: &'static str, default: u32) -> u32 {
+    u32::try_from(section.number_or(name, default.into(), 0..=100_000, "lines").value).unwrap_or(default)
+}
+
 pub(super) fn limits(mut section: Section<'_, '_>, policy: Policy) -> (Policy, EffectLimits, RunLimits) {
     let (run, effects) = (RunLimits::default(), EffectLimits::default());
     let run = RunLimits {
         timeout_ms: section.number_or("timeout_ms", run.timeout_ms, 1..=600_000, "milliseconds").value,
         memory_bytes: section.size_or("memory_bytes", run.memory_bytes, MIB..=GIB, "bytes"),
+        log_lines_per_second: lines(&mut section, "log_lines_per_second", run.log_lines_per_second),
+        log_lines_burst: lines(&mut section, "log_lines_burst", run.log_lines_burst),
     };
     let rows_max = section.number_or("parked_rows_max", policy.release.rows_max, 1..=100_000_000, "messages").value;
     let mut size = |name, default, range, unit| section.size_or(name, default, range, unit);

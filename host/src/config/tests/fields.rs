@@ -74,6 +74,9 @@ fn parking() -> Vec<Number> {
             .default(release.longest_ms),
         Number::of("limits", "parked_rows_max", (1, 100_000_000), |m| Some(m.policy.release.rows_max))
             .default(release.rows_max),
+        Number::of("limits", "log_lines_per_second", (0, 100_000), |m| Some(m.run.log_lines_per_second.into()))
+            .default(100),
+        Number::of("limits", "log_lines_burst", (0, 100_000), |m| Some(m.run.log_lines_burst.into())).default(1_000),
         Number::of("park", "delay_ms", (1, DAY_MS), |m| Some(m.policy.park.delay_ms))
             .beside("longest_ms = 86400000\n")
             .default(1_000),

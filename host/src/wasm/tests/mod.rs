@@ -136,7 +136,7 @@ impl Default for Setup {
 
 impl Setup {
     fn identity(&self) -> Arc<Identity> {
-        Arc::new(Identity { consumer: "tester".into(), config: self.config.clone() })
+        Arc::new(Identity { consumer: "tester".into(), config: self.config.clone(), ..Identity::default() })
     }
 
     fn load(&self, component: &[u8]) -> Result<Plugin, LoadError> {

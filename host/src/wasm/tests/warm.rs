@@ -160,7 +160,7 @@ fn one_thread_keeps_a_bounded_number() {
     let mut threads = Thread::of(&counting());
     for number in 0..(KEPT_PER_THREAD * 2) {
         let consumer = format!("consumer-{number}").into();
-        threads.identity = Arc::new(Identity { consumer, config: BTreeMap::new() });
+        threads.identity = Arc::new(Identity { consumer, ..Identity::default() });
         assert_eq!(threads.counts(&REUSE, 2), [1, 2]);
     }
     assert!(SANDBOX.in_use().memories <= before.memories + KEPT_PER_THREAD as usize * 2);
