@@ -63,8 +63,14 @@ impl Bench {
             memory_bytes: MEMORY_BYTES,
         };
         let plugin = sandbox.load(component, &terms)?;
-        let terms =
-            Terms { grants, limits: effects, mark_ttl_ms: 1, consumer_name: "bench".into(), shared_state: false };
+        let terms = Terms {
+            grants,
+            limits: effects,
+            mark_ttl_ms: 1,
+            consumer_name: "bench".into(),
+            shared_state: false,
+            version: pelton_core::ids::Version([1; 32]),
+        };
         Ok(Self {
             sandbox,
             plugin,

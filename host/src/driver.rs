@@ -14,16 +14,16 @@ use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pelton_core::batch::Batch;
 use pelton_core::effects::Event;
-use pelton_core::ids::{ConsumerId, RowId};
+use pelton_core::ids::{ConsumerId, RowId, Version};
 use pelton_core::message::{DeadLetter, GivenUp, Message};
 use pelton_core::policy::Policy;
 use pelton_core::{
-    Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, OutboxItem, Start, Status,
+    Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, OutboxItem, Probation, Start, Status,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, Stopwatch};
-use crate::deployed::Deployed;
+use crate::deployed::{Deployed, Rules};
 use crate::executor::Assignment;
 use crate::faults;
 use crate::nats::{PublisherHandle, SubscriptionHandle};
@@ -38,6 +38,8 @@ pub enum Note {
     Register(Box<str>, oneshot::Sender<ConsumerId>),
     /// A consumer begins.
     Attach(Box<Attachment>),
+    /// Other rules, and perhaps another version, serve a consumer from now on.
+    Replace(Box<Replacement>),
     /// A consumer is to stop; answered when nothing of it is under way.
     Detach(ConsumerId, oneshot::Sender<()>),
     /// An operator wants something.
@@ -66,6 +68,31 @@ pub struct Attachment {
     pub start: Start,
 }
 
+/// What serves a consumer from now on.
+pub struct Replacement {
+    /// The consumer.
+    pub deployed: Arc<Deployed>,
+    /// What attempts depend on.
+    pub rules: Rules,
+    /// Its policies.
+    pub policy: Policy,
+    /// Whether another version serves.
+    pub is_new: bool,
+    /// How that is watched; none: it is not.
+    pub probation: Option<Probation>,
+}
+
+/// A version that failed in its probation.
+#[derive(Debug)]
+pub struct FailedVersion {
+    /// The consumer's name.
+    pub consumer: Box<str>,
+    /// The version.
+    pub version: Version,
+    /// How it failed, in words.
+    pub reason: Box<str>,
+}
+
 /// The core's books, and what the core stopped on its own account.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -90,6 +117,8 @@ pub struct Hands {
     pub publisher: PublisherHandle,
     /// Where dead letters are noted until they are in the view.
     pub reader: Arc<Reader>,
+    /// To the deployer: versions that failed.
+    pub failed: mpsc::Sender<FailedVersion>,
     /// The clock's tick at which the driver was last seen awake, in milliseconds.
     pub heartbeat: Arc<AtomicU64>,
     /// Where events are traced; none: they are not.
@@ -193,6 +222,7 @@ impl Driver {
             // An asker that no longer waits for the answer needs none.
             Note::Register(name, answer) => _ = answer.send(self.core.register(&name)),
             Note::Attach(attachment) => self.attach(*attachment),
+            Note::Replace(replacement) => self.replace(*replacement),
             Note::Detach(consumer, done) => self.detach(consumer, done),
             Note::PublishUnder(session) => self.publish_under(session),
             Note::Fatal(error) => return Err(error),
@@ -268,6 +298,21 @@ impl Driver {
         self.core.handle(self.clock.now(), Input::Start { consumer, policy: Box::new(policy), start });
     }
 
+    /// What the core hears of attempts from here on is of the new version, but for those that have begun: every message waits in the channel of notes until then.
+    fn replace(&mut self, replacement: Replacement) {
+        let Replacement { deployed, rules, policy, is_new, probation } = replacement;
+        let consumer = deployed.consumer;
+        deployed.replace(rules);
+        let now = self.clock.now();
+        self.core.handle(now, Input::Change { consumer, policy: Box::new(policy) });
+        if is_new {
+            self.core.handle(now, Input::Swapped { consumer });
+        }
+        if let Some(probation) = probation {
+            self.core.handle(now, Input::Probation { consumer, probation });
+        }
+    }
+
     fn detach(&mut self, consumer: ConsumerId, done: oneshot::Sender<()>) {
         if let Some(attached) = self.consumers.get_mut(&consumer) {
             attached.detached = Some(done);
@@ -317,6 +362,7 @@ impl Driver {
             Action::Stopped { consumer } => self.stopped(consumer),
             Action::Halted { consumer, reason } => self.halt(consumer, &reason),
             Action::Drained => return Turn::Drained,
+            Action::RollBack { consumer, version, reason } => self.roll_back(consumer, version, reason),
             Action::Bound { .. }
             | Action::Held { .. }
             | Action::DeadLettered { .. }
@@ -374,6 +420,14 @@ impl Driver {
                 reader.note_dead_letter_removed(consumer, sequence, published_at_ms);
             }
             _ => {}
+        }
+    }
+
+    fn roll_back(&self, consumer: ConsumerId, version: Version, reason: Box<str>) {
+        let failed = FailedVersion { consumer: self.name(consumer), version, reason };
+        if let Err(error) = self.hands.failed.try_send(failed) {
+            // The breaker is open all the same, and an operator can take the version back.
+            tracing::error!(consumer = %self.name(consumer), version = version.short(), %error, "nobody can be told that a version failed in its probation");
         }
     }
 

@@ -28,4 +28,5 @@ pub mod room;
 pub mod source;
 pub mod store;
 pub mod telemetry;
+pub mod versions;
 pub mod wasm;

@@ -25,6 +25,8 @@ mod sandbox;
 mod sandbox_load;
 mod sources;
 mod stage;
+mod swaps;
 mod telemetry;
 mod traces;
 mod unreadable;
+mod versions;

@@ -4,10 +4,10 @@ use anyhow::{Context, Result};
 use pelton_tests::host::HostOptions;
 use pelton_tests::manifest::Manifest;
 use pelton_tests::registry::{PASSWORD, Registry, USER, authority, digest, manifest as image_manifest};
-use pelton_tests::tools;
+use pelton_tests::{tools, wait};
 use serde_json::Value;
 
-use crate::stage::{QUIET, Stage};
+use crate::stage::{QUIET, SOON, Stage};
 
 /// The guest `ledger`, as another version for each label.
 fn component(label: &str) -> Result<Vec<u8>> {
@@ -136,6 +136,14 @@ async fn a_host_starts_without_its_registry_with_what_it_has() -> Result<()> {
     serves(&stage, &one).await?;
     handles(&mut stage, 1).await?;
     stage.host.manifest("ledger", &manifest(&by_digest))?;
+    // It is the same component, so only what is kept shows that it was asked for.
+    let notes = || {
+        let entries = std::fs::read_dir(stage.host.path("data/sources"))?.filter_map(std::result::Result::ok);
+        let is_note = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "json");
+        let count = entries.filter(|entry| is_note(&entry.path())).count();
+        Ok((count == 2).then_some(()))
+    };
+    wait::until("the image is known by its digest", SOON, || async { notes() }).await?;
     serves(&stage, &one).await?;
     stage.host.stop().await?;
     registry.kill()?;

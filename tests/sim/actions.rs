@@ -62,6 +62,9 @@ impl World {
             Action::Held { hold, .. } => {
                 self.tally.count(if hold.is_some() { "consumer-held" } else { "consumer-goes-on" })
             }
+            Action::RollBack { consumer, .. } => {
+                return holds(false, Broken::Books, || format!("{consumer:?} has no version on probation"));
+            }
             Action::StateEdited { consumer, .. } => {
                 holds(false, Broken::Books, || format!("state of {consumer:?} is edited, and nobody asked for it"))?;
             }

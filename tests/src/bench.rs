@@ -23,6 +23,7 @@ mod report;
 mod scale;
 mod shapes;
 mod stage;
+mod swap;
 mod work;
 
 use std::future::Future;
@@ -103,6 +104,11 @@ pub const BENCHES: &[Bench] = &[
         name: poisoned::BENCH,
         about: "a key in trouble in the middle of ten times as many messages of others",
         run: |scale| Box::pin(poisoned::run(scale)),
+    },
+    Bench {
+        name: swap::BENCH,
+        about: "the longest pause of any lane while new versions take over under load, beside the same load without",
+        run: |scale| Box::pin(swap::run(scale)),
     },
 ];
 

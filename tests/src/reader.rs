@@ -18,6 +18,8 @@ const BATCH_MAX: usize = 2_000;
 pub struct Stored {
     /// Its sequence in the stream.
     pub sequence: u64,
+    /// When the stream stored it: milliseconds since 1970-01-01 UTC.
+    pub stored_at_ms: u64,
     /// The subject.
     pub subject: String,
     /// Names and values.
@@ -133,6 +135,7 @@ impl Reader {
                 headers.flat_map(|(name, values)| values.iter().map(move |v| (name.to_string(), v.to_string())));
             found.push(Stored {
                 sequence: info.stream_sequence,
+                stored_at_ms: u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
                 subject: message.subject.to_string(),
                 headers: headers.collect(),
                 payload: message.payload.clone(),

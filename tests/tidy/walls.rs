@@ -59,3 +59,27 @@ fn main_only_starts_things() {
     let lines = main.text.lines().count();
     assert!(lines < 130, "host/src/main.rs has {lines} lines: move what it decides into `app` or `cli`");
 }
+
+/// The files that may hold unsafe code, each with its reason at its head.
+const UNSAFE: [&str; 2] = ["host/src/wasm/precompiled.rs", "sdk/src/allocator.rs"];
+
+#[test]
+fn unsafe_code_is_in_the_files_that_are_named() {
+    let allowance = concat!("allow(unsafe", "_code");
+    let keyword = concat!("unsafe", " ");
+    let mut complaints = Vec::new();
+    // What plug-ins do is the sandbox's business.
+    let trusted = files("rs").into_iter().filter(|file| !file.path.starts_with("guests/"));
+    for file in trusted.filter(|file| !UNSAFE.contains(&file.path.as_str())) {
+        for (number, line) in numbered(&file.text).filter(|(_, line)| !line.contains('"')) {
+            let code = code(line);
+            if code.contains(allowance)
+                || code.contains(&format!("{keyword}{{"))
+                || code.contains(&format!("{keyword}fn"))
+            {
+                complaints.push(format!("{}:{number}: unsafe code is in {UNSAFE:?} only", file.path));
+            }
+        }
+    }
+    assert_none(&complaints);
+}

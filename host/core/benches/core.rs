@@ -1,4 +1,4 @@
-//! What the core's event loop costs: `cargo bench --package pelton-core`.
+//! What the core's event loop costs: `cargo bench --package pelton-core --bench core`.
 //!
 //! Everything that a message is to the core, from its delivery to the acknowledgement of its event, with a shell that performs each action at once and does nothing
 //! itself.

@@ -30,6 +30,22 @@ impl Version {
         text.truncate(12);
         text
     }
+
+    /// Reads 64 hex digits, of either case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut version = Self([0; 32]);
+        for (byte, pair) in version.0.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = pair else { return None };
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(version)
+    }
 }
 
 impl fmt::Display for Version {
@@ -41,5 +57,20 @@ impl fmt::Display for Version {
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Version({})", self.short())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_as_it_is_written() {
+        let version = Version(std::array::from_fn(|place| u8::try_from(place * 7).unwrap_or(0)));
+        assert_eq!(Version::parse(&version.to_string()), Some(version));
+        assert_eq!(Version::parse(&version.to_string().to_uppercase()), Some(version));
+        for bad in ["", "ab", &"g".repeat(64), &"0".repeat(65), &"é".repeat(32)] {
+            assert_eq!(Version::parse(bad), None, "{bad}");
+        }
     }
 }

@@ -19,5 +19,5 @@ pub mod transaction;
 pub use machine::{
     Action, Arrival, ConsumerStatus, Core, Counters, Expected, Explanation, Failures, Fetch, HaltReason, Input, Job,
     JobResult, KeyParked, KeyRunning, KnownConsumer, LaneDoing, LaneId, Operation, OperationRefused, OutboxItem,
-    OutboxPlace, OutboxRow, Recovered, Run, Settings, Start, Status, Turn, VersionRule, WaitsFor,
+    OutboxPlace, OutboxRow, Probation, Recovered, Run, Settings, Start, Status, Turn, VersionRule, WaitsFor,
 };

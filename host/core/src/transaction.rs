@@ -14,12 +14,13 @@ use bytes::Bytes;
 
 use crate::effects::{Event, Scope, Space, StateValue, StateWrite, WriteSet};
 use crate::grants::{self, Grants};
+use crate::ids::Version;
 use crate::message::Message;
 use crate::trace::SpanIds;
 
 mod headers;
 
-pub use headers::{CAUSATION_ID, CORRELATION_ID, TRACEPARENT};
+pub use headers::{CAUSATION_ID, CORRELATION_ID, TRACEPARENT, VERSION};
 
 /// The newest state that an attempt may see: what is durable and what earlier messages of its key left.
 ///
@@ -154,6 +155,8 @@ pub struct Terms {
     pub consumer_name: Box<str>,
     /// Whether all keys of the consumer share their state.
     pub shared_state: bool,
+    /// The version of its plug-in, which its events carry.
+    pub version: Version,
 }
 
 /// The buffered reads and effects of one attempt.

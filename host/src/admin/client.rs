@@ -20,6 +20,7 @@ use super::rewind::RewindView;
 use super::secret::Secret;
 use super::server::{ADDRESS_FILE, BODY_BYTES_MAX};
 use super::state::{StateChange, StateView};
+use super::versions::{DeployView, DeployWhat, RollBackTo, RolledBackView, VersionView};
 use crate::config::HostConfig;
 
 /// Why a running host could not be asked.
@@ -90,6 +91,8 @@ pub struct Client {
 
 /// A host that takes longer than this hangs: it waits for some things itself, but never as long.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Compiling many components may take long, on a busy machine.
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Largest answer, in bytes: a page is far smaller, but one message may be as large as NATS can be told to take.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
 const BINARY: &str = "application/octet-stream";
@@ -237,6 +240,32 @@ impl Client {
     /// If there is no host, or it does not know the consumer.
     pub fn explain(&self, consumer: &str, key: &str) -> Result<ExplainView, ClientError> {
         self.get(&format!("/consumers/{}/explain?{}", escape(consumer), query(&[("key", Some(key))])))
+    }
+
+    /// `GET /consumers/NAME/versions`.
+    ///
+    /// # Errors
+    /// If there is no host, or it does not know the consumer.
+    pub fn versions(&self, consumer: &str) -> Result<Vec<VersionView>, ClientError> {
+        self.get(&format!("/consumers/{}/versions", escape(consumer)))
+    }
+
+    /// `POST /consumers/NAME/rollback`.
+    ///
+    /// # Errors
+    /// If there is no host, or there is nothing to go back to.
+    pub fn roll_back(&self, consumer: &str, version: Option<&str>) -> Result<RolledBackView, ClientError> {
+        let to = RollBackTo { version: version.map(str::to_owned) };
+        self.post(&format!("/consumers/{}/rollback", escape(consumer)), &to)
+    }
+
+    /// `POST /deploy`. Waits as long as it takes to compile.
+    ///
+    /// # Errors
+    /// If there is no host.
+    pub fn deploy(&self, what: &DeployWhat) -> Result<DeployView, ClientError> {
+        let patient = self.agent.post(format!("{}/deploy", self.base)).config().timeout_global(Some(DEPLOY_TIMEOUT));
+        self.read_json(patient.build().send_json(what))
     }
 
     /// `GET /parked`, in pages of up to `page` messages.

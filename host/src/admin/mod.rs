@@ -17,6 +17,7 @@ mod routes;
 mod secret;
 mod server;
 mod state;
+mod versions;
 mod views;
 mod words;
 
@@ -34,3 +35,4 @@ pub use rewind::RewindView;
 pub use secret::Secret;
 pub use server::{Admin, AdminServer};
 pub use state::{StateChange, StateChanges, StateView};
+pub use versions::{DeployView, DeployWhat, RollBackTo, RolledBackView, StepView, VersionView};

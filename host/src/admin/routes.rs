@@ -18,7 +18,8 @@ use super::pages::Wanted;
 use super::rewind::{Rewind, RewindView};
 use super::server::{Admin, livez, readyz, status};
 use super::state::{StateChanges, StateView};
-use super::{consumers, dead_letters, metrics, openapi, outbox, parked, rewind, state};
+use super::versions::{DeployView, DeployWhat, RollBackTo, RolledBackView, VersionView};
+use super::{consumers, dead_letters, metrics, openapi, outbox, parked, rewind, state, versions};
 
 /// Makes the schema of a type.
 pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -158,7 +159,7 @@ pub(super) fn all() -> Routes {
         .get("/metrics", "What Prometheus scrapes, as OpenMetrics or the older text", bytes(), metrics::metrics)
         .get("/status", "What the host and every consumer do", json::<StatusView>(), status);
     let routes = about_one_consumer(about_consumers(routes));
-    about_dead_letters(about_parked(routes))
+    about_dead_letters(about_parked(about_versions(routes)))
 }
 
 fn about_consumers(routes: Routes) -> Routes {
@@ -181,6 +182,28 @@ fn about_consumers(routes: Routes) -> Routes {
             "Why a key is where it is",
             json::<ExplainView>().query::<Key>(),
             consumers::explain,
+        )
+}
+
+fn about_versions(routes: Routes) -> Routes {
+    routes
+        .post(
+            "/deploy",
+            "Look at the manifests and components and do what follows, or only say what that would be",
+            json::<DeployView>().takes::<DeployWhat>(),
+            versions::deploy,
+        )
+        .get(
+            "/consumers/{name}/versions",
+            "What served it, what was refused and what was taken back",
+            json::<Vec<VersionView>>(),
+            versions::list,
+        )
+        .post(
+            "/consumers/{name}/rollback",
+            "Bring back a version that served before",
+            json::<RolledBackView>().takes::<RollBackTo>(),
+            versions::roll_back,
         )
 }
 

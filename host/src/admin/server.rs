@@ -16,7 +16,7 @@ use crossbeam_channel::Sender;
 use pelton_core::ids::ConsumerId;
 use pelton_core::transaction::ReadError;
 use pelton_core::{Operation, OperationRefused};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{HealthView, StatusView};
@@ -25,6 +25,7 @@ use super::secret::{Lock, Secret};
 use super::{routes, views};
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::deploy::Desk;
 use crate::driver::{Note, Snapshot};
 use crate::nats::{ConnectSettings, ConnectionStatus};
 use crate::relay::Refusals;
@@ -32,6 +33,7 @@ use crate::room::Room;
 use crate::store::Reader;
 use crate::telemetry::meters::Meters;
 use crate::telemetry::recent::Recent;
+use crate::versions::Versions;
 
 /// What answers are made from.
 pub struct Admin {
@@ -67,6 +69,10 @@ pub struct Admin {
     pub room: Arc<Room>,
     /// Memory that what is executed and not yet folded may take: actions on many messages wait at it, in bytes.
     pub overlay_bytes_max: usize,
+    /// What served, and what was refused.
+    pub versions: Arc<Versions>,
+    /// Where the deployer is asked.
+    pub desk: Desk,
 }
 
 /// A driver that was not seen for this long hangs.
@@ -240,6 +246,18 @@ impl Admin {
     /// The time of the wall clock this long ago, in milliseconds since 1970-01-01 UTC.
     pub(super) fn ago_ms(&self, age_ms: Option<u64>) -> Option<u64> {
         age_ms.map(|age_ms| self.clock.now().wall_ms.saturating_sub(age_ms))
+    }
+
+    /// Hands a request to the deployer, and waits for its answer.
+    pub(super) async fn deployer<R, T>(
+        &self,
+        desk: &mpsc::Sender<R>,
+        request: impl FnOnce(oneshot::Sender<T>) -> R,
+    ) -> Result<T, Failed> {
+        let (answer, answered) = oneshot::channel();
+        let busy = |_| Failed::new(ErrorCode::Busy, "the deployer has too much to do; try again");
+        desk.try_send(request(answer)).map_err(busy)?;
+        answered.await.map_err(|_| Failed::stopping())
     }
 
     fn health(&self, snapshot: &Snapshot) -> HealthView {

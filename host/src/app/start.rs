@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use pelton_core::{Core, KnownConsumer, OutboxRow, Recovered, Settings};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::deploying::Deploying;
@@ -18,8 +18,8 @@ use crate::admin::{Admin, AdminServer, Secret};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::{AdminConfig, Credentials, HostConfig, NatsServer};
-use crate::deploy::{Dependencies, Deployer, Watcher};
-use crate::driver::{Driver, Hands, Note};
+use crate::deploy::{Dependencies, Deployer, Desk, Watcher};
+use crate::driver::{Driver, FailedVersion, Hands, Note};
 use crate::durability::{self, CheckpointSettings, Durability};
 use crate::executor::{self, Shared};
 use crate::faults;
@@ -32,12 +32,18 @@ use crate::store::{self, Opened};
 use crate::telemetry::meters::Meters;
 use crate::telemetry::recent::Recent;
 use crate::telemetry::traces::{Endpoint, Exporting, Traces};
+use crate::versions::Versions;
 use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
 
 /// Runs for each executor thread that may be out: enough that none waits for the driver.
 const RUNS_PER_EXECUTOR: usize = 4;
 /// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// The directory of versions of plug-ins, below the data directory.
+const VERSIONS: &str = "versions";
+/// Versions that failed and that the deployer was not told of yet: each consumer has one at most.
+const FAILED_VERSIONS_MAX: usize = 1_000;
 
 /// Where threads leave what can be seen of them.
 struct Seen {
@@ -64,21 +70,16 @@ impl Threads {
         clock: Clock,
         links: &Links,
         seen: &Seen,
-        channel: (Sender<Note>, Receiver<Note>),
+        channels: (Sender<Note>, Receiver<Note>, mpsc::Sender<FailedVersion>),
         observer: Option<Observer>,
     ) -> anyhow::Result<Self> {
         let Opened { reader, log, checkpointer, recovered } = opened;
-        let (notes, for_driver) = channel;
+        let (notes, for_driver, failed) = channels;
         let count = match config.limits.executor_threads {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             count => count,
         };
-        let sandbox = Arc::new(Sandbox::new(&wasm::Settings {
-            instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
-            kept_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(KEPT_PER_THREAD),
-            memory_bytes_max: MEMORY_BYTES_MAX,
-            component_bytes_max: config.limits.component_bytes_max,
-        })?);
+        let sandbox = Arc::new(sandbox(config, count)?);
         let seed = recovered.seed;
         let draining = AtomicBool::new(false);
         let shared = Arc::new(Shared {
@@ -109,6 +110,7 @@ impl Threads {
             committer: to_committer,
             publisher: links.publisher.handle(),
             reader,
+            failed,
             heartbeat: Arc::clone(&heartbeat),
             traces: seen.traces.clone(),
         };
@@ -179,11 +181,15 @@ impl Host {
         let (notes, for_driver) = unbounded();
         let links = Links::open(config, server, &notes, cancel)?;
         let reader = Arc::clone(&opened.reader);
+        let (failed, failed_versions) = mpsc::channel(FAILED_VERSIONS_MAX);
+        let versions = Arc::new(Versions::open(&config.store.path.join(VERSIONS))?);
+        let (desk, requests) = Desk::open(failed_versions);
         let meters = Arc::<Meters>::default();
         let (traces, exporting) = start_traces(config, opened.recovered.seed, &meters)?;
         let board = Arc::new(Board::default());
         let seen = Seen { board: Arc::clone(&board), meters: Arc::clone(&meters), traces };
-        let threads = Threads::start(config, opened, clock, &links, &seen, (notes.clone(), for_driver), observer)?;
+        let channels = (notes.clone(), for_driver, failed);
+        let threads = Threads::start(config, opened, clock, &links, &seen, channels, observer)?;
         let deployed = Arc::new(AtomicBool::new(false));
         let room = Room::new(&config.store.path, config.store.free_bytes_min);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(Arc::clone(&room).watch(notes.clone())));
@@ -205,38 +211,66 @@ impl Host {
             manifests: config.consumers.clone(),
             room,
             overlay_bytes_max: config.store.overlay_bytes_max,
+            versions: Arc::clone(&versions),
+            desk,
         };
-        let admin = match &config.admin {
-            Some(AdminConfig { address, .. }) => {
-                Some(AdminServer::start(Arc::new(admin), *address, &config.store.path, cancel.child_token()).await?)
-            }
-            None => None,
-        };
-        let sources = Sources::new(
-            config.store.path.join("sources"),
-            config.limits.component_bytes_max,
-            config.oci.clone(),
-            Objects::new(Arc::clone(&links.consuming)),
-            Arc::clone(&board),
-        )
-        .with_context(|| format!("preparing {}", config.store.path.join("sources").display()))?;
-        let deployer = Deployer::new(Dependencies {
+        let admin = start_admin(config, admin, cancel).await?;
+        let sources = sources(config, &links, &board)?;
+        let dependencies = Dependencies {
             directory: config.consumers.clone(),
             sources: Arc::new(sources),
             mark_ttl_ms: mark_ttl_ms(config),
             sandbox: Arc::clone(&threads.shared.sandbox),
+            versions,
             connection: Arc::clone(&links.consuming),
             reader,
             board,
             meters,
             notes: notes.clone(),
-        });
+            clock,
+        };
+        let deployer = Deployer::new(dependencies, requests);
         let (watcher, changes) = Watcher::new()?;
         let no_more_deployments = cancel.child_token();
-        let deploying = Deploying { deployer, watcher, changes, deployed, stop: no_more_deployments.clone() };
+        let deploying =
+            Deploying { deployer, watcher, changes, watch: config.watch, deployed, stop: no_more_deployments.clone() };
         let deploying = tokio::spawn(deploying.run());
         Ok(Self { notes, threads, links, deploying, no_more_deployments, admin, exporting, cancel: cancel.clone() })
     }
+}
+
+/// Listens for operators, unless that is switched off.
+async fn start_admin(
+    config: &HostConfig,
+    admin: Admin,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Option<AdminServer>> {
+    let Some(AdminConfig { address, .. }) = &config.admin else { return Ok(None) };
+    Ok(Some(AdminServer::start(Arc::new(admin), *address, &config.store.path, cancel.child_token()).await?))
+}
+
+/// The sandbox for so many executor threads, with what was compiled before.
+fn sandbox(config: &HostConfig, count: usize) -> anyhow::Result<Sandbox> {
+    let mut sandbox = Sandbox::new(&wasm::Settings {
+        instances_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2),
+        kept_max: u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(KEPT_PER_THREAD),
+        memory_bytes_max: MEMORY_BYTES_MAX,
+        component_bytes_max: config.limits.component_bytes_max,
+    })?;
+    let compiled = config.store.path.join(VERSIONS).join("compiled");
+    if let Err(error) = sandbox.keep_compiled(&compiled) {
+        tracing::warn!(directory = %compiled.display(), %error, "compiled components can't be kept: each start compiles them anew");
+    }
+    Ok(sandbox)
+}
+
+/// Where components come from.
+fn sources(config: &HostConfig, links: &Links, board: &Arc<Board>) -> anyhow::Result<Sources> {
+    let directory = config.store.path.join("sources");
+    let context = format!("preparing {}", directory.display());
+    let objects = Objects::new(Arc::clone(&links.consuming));
+    let bytes_max = config.limits.component_bytes_max;
+    Sources::new(directory, bytes_max, config.oci.clone(), objects, Arc::clone(board)).context(context)
 }
 
 /// Figures of the last minute, until the host ends.

@@ -10,6 +10,7 @@ use super::messages::{DeadLetters, Parked};
 use super::rewind::{Outbox, Rewind};
 use super::state::StateAction;
 use super::top::Top;
+use super::versions;
 
 /// Runs message consumers, written as WebAssembly components, on NATS JetStream.
 #[derive(Debug, Parser)]
@@ -59,6 +60,12 @@ pub(super) enum Command {
         /// The ordering key.
         key: String,
     },
+    /// Look at the manifests and components and do what follows, or only say what that would be.
+    Deploy(versions::Deploy),
+    /// List what served a consumer and what was refused.
+    Versions(versions::Versions),
+    /// Bring back the version of a consumer that served before.
+    Rollback(versions::Rollback),
     /// Make a directory with a plug-in that builds, its manifest and its cases.
     New(New),
     /// Build the plug-in of a directory, and say whether the host would take it.

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use super::args::{Ask, Cli, Command, ConsumersAction, Reach};
-use super::{author, dead_letters, doctor, lists, parked, rewind, settings, state, tables, top};
+use super::{author, dead_letters, doctor, lists, parked, rewind, settings, state, tables, top, versions};
 use crate::admin::{Client, Secret};
 use crate::app::{self, End};
 use crate::author::BadInput;
@@ -47,6 +47,9 @@ pub fn main() -> ExitCode {
         Command::Config(wanted) => settings::run(&wanted),
         Command::Completions { shell } => completions(shell),
         Command::Explain { ask, consumer, key } => explain(&ask, &consumer, &key),
+        Command::Deploy(command) => versions::deploy(&command),
+        Command::Versions(command) => versions::versions(&command),
+        Command::Rollback(command) => versions::roll_back(&command),
         Command::New(command) => author::new(&command),
         Command::Build(command) => author::build(&command),
         Command::Dev(command) => author::dev(&command),

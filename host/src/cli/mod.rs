@@ -16,5 +16,6 @@ mod snapshot;
 mod state;
 mod tables;
 mod top;
+mod versions;
 
 pub use commands::main;

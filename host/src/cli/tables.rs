@@ -5,7 +5,9 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use super::settings::OfFile;
-use crate::admin::{Attempt, ConsumerView, Content, DeadLetterView, FailuresView, ParkedView, StatusView};
+use crate::admin::{
+    Attempt, ConsumerView, Content, DeadLetterView, DeployView, FailuresView, ParkedView, StatusView, VersionView,
+};
 
 /// Columns of reasons are cut at this many characters; `--json` and the single view have them whole.
 const REASON_CHARS_MAX: usize = 60;
@@ -71,6 +73,38 @@ pub(super) fn status(status: &StatusView) -> String {
         _ = writeln!(text, "! {}", problem.trim_end());
     }
     text.trim_end().to_owned()
+}
+
+/// The first digits of a version, which are enough to name it.
+pub(super) fn short_version(version: &str) -> String {
+    shorten(version, VERSION_CHARS)
+}
+
+/// The versions of a consumer.
+pub(super) fn versions(versions: &[VersionView]) -> String {
+    let mut table = table(&["VERSION", "STATE", "SINCE", "REASON"]);
+    for version in versions {
+        let reason = version.reason.as_deref().map_or_else(|| "-".into(), |reason| shorten(reason, REASON_CHARS_MAX));
+        table.add_row(vec![short_version(&version.version), version.state.clone(), version.since.clone(), reason]);
+    }
+    trimmed(&table)
+}
+
+/// What a deployment came to.
+pub(super) fn deployed(done: &DeployView) -> String {
+    let mut table = table(&["CONSUMER", "STEP", "FROM", "TO", "RESULT"]);
+    for step in &done.consumers {
+        table.add_row(super::versions::line(step));
+    }
+    let mut text = if done.consumers.is_empty() { "no consumers".into() } else { trimmed(&table) };
+    let reasons = done.consumers.iter().filter_map(|step| Some((step, step.reason.as_ref()?)));
+    for (step, reason) in reasons.clone() {
+        _ = write!(text, "\n! {}: {}", step.consumer, reason.trim_end());
+    }
+    for problem in done.files.iter().filter(|problem| !reasons.clone().any(|(_, reason)| reason.contains(*problem))) {
+        _ = write!(text, "\n! {}", problem.trim_end());
+    }
+    text
 }
 
 /// What is wrong with files and is not shown with a consumer already.

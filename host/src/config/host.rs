@@ -25,6 +25,8 @@ pub struct HostConfig {
     pub store: StoreConfig,
     /// The directory with one manifest for each consumer.
     pub consumers: PathBuf,
+    /// Whether changes there are applied as they come; otherwise at the start and when `pelton deploy` asks.
+    pub watch: bool,
     /// The admin server; none: there is none.
     pub admin: Option<AdminConfig>,
     /// Limits of the host as a whole.

@@ -24,11 +24,15 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 /// admin server's token.
 pub(super) fn read(context: &Context<'_>, admin_token_given: bool) -> Option<HostConfig> {
     let mut root = context.root()?;
+    let nats = nats(context, root.section("nats"));
+    let store = store(context, root.section("store"));
+    let (consumers, watch) = consumers(context, root.section("consumers"));
     let config = HostConfig {
         file: context.file.into(),
-        nats: nats(context, root.section("nats")),
-        store: store(context, root.section("store")),
-        consumers: consumers(context, root.section("consumers")),
+        nats,
+        store,
+        consumers,
+        watch,
         admin: admin(context, root.section("admin"), admin_token_given),
         limits: limits(root.section("limits")),
         log: log(context, root.section("log")),
@@ -158,10 +162,11 @@ fn store(context: &Context<'_>, mut section: Section<'_, '_>) -> StoreConfig {
     config
 }
 
-fn consumers(context: &Context<'_>, mut section: Section<'_, '_>) -> PathBuf {
+fn consumers(context: &Context<'_>, mut section: Section<'_, '_>) -> (PathBuf, bool) {
     let directory = section.text("directory").map_or_else(|| "consumers".into(), |at| at.value);
+    let watch = section.flag("watch").is_none_or(|flag| flag.value);
     section.finish();
-    beside(context.file, directory)
+    (beside(context.file, directory), watch)
 }
 
 fn admin(context: &Context<'_>, mut section: Section<'_, '_>, token_given: bool) -> Option<AdminConfig> {

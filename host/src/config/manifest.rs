@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use pelton_core::grants::Grants;
+use pelton_core::ids::Version;
 use pelton_core::policy::{Isolation, Policy};
 use pelton_core::transaction::EffectLimits;
 
@@ -25,6 +26,10 @@ pub struct Manifest {
     pub component: ComponentSource,
     /// How often the tag of its component is looked at again, in milliseconds; 0: only when the consumer is deployed.
     pub component_poll_ms: u64,
+    /// The digest that its bytes must have; none: any.
+    pub digest: Option<Version>,
+    /// How a new version is tried.
+    pub deploy: DeployRules,
     /// What it reads.
     pub subscription: Subscription,
     /// Where its ordering keys come from.
@@ -50,6 +55,25 @@ pub struct Manifest {
     pub streams: Vec<StreamSpec>,
     /// The file that it was read from.
     pub file: PathBuf,
+}
+
+/// `[deploy]`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeployRules {
+    /// A new version is on probation for so long at least, in milliseconds: if the breaker opens, the version before it comes back. At most a day.
+    pub probation_ms: u64,
+    /// And for so many attempts at least. At most 1,000,000.
+    pub probation_messages: u32,
+    /// Before a new version serves, it is given the last so many messages of the stream, and its effects are discarded; 0: it is not. At most 10,000.
+    pub rehearse: usize,
+    /// It is refused if more than this part of them end with a trap, a timeout or a passed limit. 0 to 1.
+    pub trap_ratio_max: f64,
+}
+
+impl Default for DeployRules {
+    fn default() -> Self {
+        Self { probation_ms: 60_000, probation_messages: 100, rehearse: 0, trap_ratio_max: 0.0 }
+    }
 }
 
 /// `[subscription]`

@@ -1,6 +1,7 @@
 //! From the TOML of a manifest to a [`Manifest`]: the top level here, the sections in modules by what they are about.
 
 mod component;
+mod deploy;
 mod limits;
 mod order;
 mod policies;
@@ -22,6 +23,7 @@ pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
     let mut places = Places::default();
     let mut root = context.root()?;
     let (component, component_poll_ms) = component::component(context, &mut root);
+    let digest = deploy::digest(context, &mut root);
     let mut section =
         root.required_section("subscription", "add [subscription] with stream = \"…\" and subjects = [\"…\"]");
     let mode = section.as_mut().and_then(reading::mode);
@@ -36,12 +38,15 @@ pub(super) fn read(context: &Context<'_>, name: &str) -> Option<Loaded> {
     let (policy, effects, run) = limits::limits(root.section("limits"), policy);
     let isolation = limits::isolation(context, &mut root);
     let config = root.section("config").free_texts();
+    let deploy = deploy::deploy(root.section("deploy"));
     let streams = streams::streams(context, &mut root, &mut places);
     root.finish();
     let manifest = Manifest {
         name: name.into(),
         component: component?,
         component_poll_ms,
+        digest,
+        deploy,
         subscription: subscription?,
         key: key?,
         id,

@@ -39,7 +39,7 @@ pub use host::{
     OciLogin, StoreConfig, TOKEN_VARIABLE, TelemetryConfig,
 };
 pub use manifest::{
-    IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
+    DeployRules, IdSource, Key, Manifest, Payload, Retention, RunLimits, Start, StreamSpec, Subscription, VersionSource,
 };
 pub(crate) use reader::{article, suggestion};
 pub use report::{Code, Place, Problem, Report};

@@ -70,7 +70,7 @@ subjects = []
     let expected = r#"consumers/x.toml:1:13: error[PC005]: "component" must be a string; it is an integer
   help: write a string
 consumers/x.toml:2:1: error[PC003]: unknown field "colour"
-  help: fields at the top level: component, component_poll_ms, subscription, key, id, order, grants, state, retry, release, park, breaker, dead_letters, rate, share, limits, isolation, reuse, config, streams
+  help: fields at the top level: component, component_poll_ms, digest, subscription, key, id, order, grants, state, retry, release, park, breaker, dead_letters, rate, share, limits, isolation, reuse, config, deploy, streams
 consumers/x.toml:3:2: error[PC004]: "subjects" in [subscription] is missing
   help: add subjects = ["PATTERN"]; [">"] is all of the stream
 consumers/x.toml:4:10: error[PC008]: "stream" in [subscription] can't be "OR DERS"

@@ -7,27 +7,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
 use crossbeam_channel::Sender;
+use pelton_core::ids::Version;
 use pelton_core::plan::{Form, Step, plan};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::declare::Declaring;
-use super::forms::{load_terms, rules};
-use super::look::{Look, Wanted, look};
+use super::look::{Look, Source, Wanted, look};
+use super::outcome::Round;
+use super::prepare::{LoadFailure, Loaded, Ready};
 use super::refused::Refusals;
+use super::request::{Asked, Deploy, Requests, Verdict};
 use crate::board::Board;
-use crate::clock::Stopwatch;
-use crate::config::{self, Manifest};
+use crate::clock::Clock;
+use crate::config::Manifest;
 use crate::deployed::Deployed;
-use crate::driver::{Attachment, Note};
-use crate::ingest::Ingest;
-use crate::intake::Intake;
-use crate::nats::{Connection, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionSettings};
+use crate::driver::Note;
+use crate::nats::{Connection, Subscription};
 use crate::source::Sources;
 use crate::store::Reader;
 use crate::telemetry::meters::{Meters, Swap};
+use crate::versions::Versions;
 use crate::wasm::{Plugin, Sandbox};
 
 /// What the deployer works with.
@@ -40,6 +40,8 @@ pub struct Dependencies {
     pub mark_ttl_ms: u64,
     /// Compiles and verifies.
     pub sandbox: Arc<Sandbox>,
+    /// What served, and what was refused.
+    pub versions: Arc<Versions>,
     /// What consumers read from.
     pub connection: Arc<Connection>,
     /// State and ids.
@@ -50,40 +52,31 @@ pub struct Dependencies {
     pub meters: Arc<Meters>,
     /// The driver.
     pub notes: Sender<Note>,
+    /// When versions came and went.
+    pub clock: Clock,
 }
 
-struct Running {
-    form: Form,
-    plugin: Plugin,
-    manifest: Manifest,
-    deployed: Arc<Deployed>,
-    subscription: Subscription,
-    declaring: Declaring,
-}
-
-/// What was compiled and verified and can serve.
-struct Loaded {
-    manifest: Manifest,
-    form: Form,
-    plugin: Plugin,
-}
-
-/// Why a component was not loaded.
-struct LoadFailure {
-    /// The form that it had.
-    form: Form,
-    error: anyhow::Error,
-    /// The stable word for it.
-    kind: &'static str,
-    /// Whether the next try may end otherwise with the same bytes.
-    passing: bool,
+pub(super) struct Running {
+    pub(super) form: Form,
+    /// The digest of the manifest's text.
+    pub(super) text: Version,
+    pub(super) plugin: Plugin,
+    /// The version before, ready to serve again.
+    pub(super) before: Option<Ready>,
+    pub(super) manifest: Manifest,
+    pub(super) deployed: Arc<Deployed>,
+    pub(super) subscription: Subscription,
+    pub(super) declaring: Declaring,
 }
 
 /// Brings what runs to what is wanted.
 pub struct Deployer {
-    deps: Dependencies,
-    running: BTreeMap<String, Running>,
-    refused: Refusals,
+    pub(super) deps: Dependencies,
+    pub(super) requests: Requests,
+    pub(super) running: BTreeMap<String, Running>,
+    pub(super) refused: Refusals,
+    /// What an operator has to know of a consumer although nothing failed just now.
+    remarks: BTreeMap<String, String>,
     /// Every file whose change matters, as of the last look.
     files: BTreeSet<PathBuf>,
 }
@@ -107,23 +100,58 @@ const CONNECT_GRACE: Duration = Duration::from_secs(2);
 impl Deployer {
     /// A deployer of which nothing runs yet.
     #[must_use]
-    pub fn new(deps: Dependencies) -> Self {
-        Self { deps, running: BTreeMap::new(), refused: Refusals::default(), files: BTreeSet::new() }
+    pub fn new(deps: Dependencies, requests: Requests) -> Self {
+        Self {
+            deps,
+            requests,
+            running: BTreeMap::new(),
+            refused: Refusals::default(),
+            remarks: BTreeMap::new(),
+            files: BTreeSet::new(),
+        }
     }
 
-    /// Looks at the directory and does what follows from it.
-    pub async fn apply(&mut self) -> Applied {
+    /// Waits for a request that calls for a look at the directory. Others are served on the way by [`Deployer::answer`].
+    ///
+    /// Nothing is lost if it is not waited for to the end.
+    pub async fn asked(&mut self) -> Request {
+        Request(self.requests.next().await)
+    }
+
+    /// Does what was asked, unless it calls for a look at the directory: then it comes back.
+    pub async fn answer(&mut self, Request(asked): Request) -> Option<Deploy> {
+        match asked {
+            Asked::Pressing(pressing) => {
+                self.serve(pressing).await;
+                None
+            }
+            Asked::Deploy(deploy) if deploy.plan => {
+                self.apply(Some(deploy)).await;
+                None
+            }
+            Asked::Deploy(deploy) => Some(deploy),
+        }
+    }
+
+    /// Looks at the directory and does what follows from it, for all consumers or as it was asked.
+    pub async fn apply(&mut self, asked: Option<Deploy>) -> Applied {
+        let mut round = Round::new(asked);
         let directory = self.deps.directory.clone();
         let sources = Arc::clone(&self.deps.sources);
         let complete = match tokio::task::spawn_blocking(move || look(&directory, &sources)).await {
             Ok(mut look) => {
                 self.files.clone_from(&look.files);
-                self.report(&look);
+                round.saw(&look);
+                if !round.is_plan() {
+                    self.report(&look);
+                }
                 let complete = look.complete;
                 if complete {
-                    let wanted = std::mem::take(&mut look.sources);
-                    self.deps.sources.follow(wanted, look.unusable.keys());
-                    self.bring_about(look).await;
+                    if !round.is_plan() {
+                        let wanted = std::mem::take(&mut look.sources);
+                        self.deps.sources.follow(wanted, look.unusable.keys());
+                    }
+                    self.bring_about(look, &mut round).await;
                 }
                 complete
             }
@@ -132,25 +160,37 @@ impl Deployer {
                 false
             }
         };
+        round.answer();
         let again_at = if complete { self.refused.next() } else { Some(Instant::now() + RETRY_AFTER) };
         Applied { files: self.files.clone(), complete, again_at }
     }
 
     /// Verifies everything first: what is refused is told even if there is no connection.
-    async fn bring_about(&mut self, look: Look) {
-        let steps = self.plan(&look);
+    async fn bring_about(&mut self, mut look: Look, round: &mut Round) {
+        self.resolve(&mut look, round);
+        let steps = self.plan(&look, round);
         let Look { mut wanted, unusable, .. } = look;
         let known: BTreeSet<String> = wanted.keys().chain(unusable.keys()).cloned().collect();
+        round.nothing_for(known.iter().chain(self.running.keys()), &steps, |name| self.version_of(name));
         let mut loaded = Vec::new();
         for (name, step) in steps {
             let Some(wanted) = wanted.remove(&name) else {
-                let stopped = self.stop(&name).await;
-                self.tell_failure(&name, stopped);
+                self.end(&name, round).await;
                 continue;
             };
             match self.load(wanted).await {
+                Ok(ready) if round.is_plan() => {
+                    round.note(
+                        &name,
+                        Some(step),
+                        self.version_of(&name),
+                        Some(ready.form.version),
+                        Verdict::Planned,
+                        None,
+                    );
+                }
                 Ok(ready) => loaded.push((name, step, ready)),
-                Err(failure) => self.refuse(&name, &failure),
+                Err(failure) => loaded.extend(self.refuse(&name, step, failure, round).await),
             }
         }
         if loaded.iter().any(|(_, _, ready)| !ready.manifest.streams.is_empty()) {
@@ -158,33 +198,93 @@ impl Deployer {
             _ = tokio::time::timeout(CONNECT_GRACE, self.deps.connection.connected()).await;
         }
         for (name, step, ready) in loaded {
+            let (from, to) = (self.version_of(&name), Some(ready.form.version));
+            let is_asked_for = ready.from == Source::Manifest;
             let performed = self.perform(&name, step, ready).await;
-            self.tell_failure(&name, performed);
+            let verdict = if performed.is_ok() { Verdict::Done } else { Verdict::Refused };
+            let reason = self.tell_failure(&name, performed);
+            if is_asked_for || verdict == Verdict::Refused {
+                round.note(&name, Some(step), from, to, verdict, reason);
+            }
         }
+        if !round.is_plan() {
+            self.forget_others(&known).await;
+        }
+    }
+
+    /// Ends a consumer whose manifest is gone.
+    async fn end(&mut self, name: &str, round: &mut Round) {
+        let from = self.version_of(name);
+        if round.is_plan() {
+            round.note(name, Some(Step::Stop), from, None, Verdict::Planned, None);
+            return;
+        }
+        let stopped = self.stop(name).await;
+        let verdict = if stopped.is_ok() { Verdict::Done } else { Verdict::Refused };
+        let reason = self.tell_failure(name, stopped);
+        round.note(name, Some(Step::Stop), from, None, verdict, reason);
+    }
+
+    /// Keeps nothing of consumers that are neither wanted nor running, and nothing of versions that no ledger knows.
+    async fn forget_others(&mut self, known: &BTreeSet<String>) {
         let running = &self.running;
         let is_known = |name: &str| known.contains(name) || running.contains_key(name);
         self.refused.keep(is_known);
         self.deps.board.keep(is_known);
+        self.remarks.retain(|name, _| is_known(name));
+        let before =
+            self.running.values().filter_map(|running| running.before.as_ref()).map(|ready| ready.plugin.version());
+        let used: BTreeSet<Version> = self.running.values().map(|running| running.form.version).chain(before).collect();
+        let (versions, sandbox) = (Arc::clone(&self.deps.versions), Arc::clone(&self.deps.sandbox));
+        // What is left over costs room and nothing else.
+        _ = tokio::task::spawn_blocking(move || sandbox.keep_only(&versions.prune(used))).await;
     }
 
-    fn refuse(&mut self, name: &str, failure: &LoadFailure) {
-        let LoadFailure { form, error, kind, passing } = failure;
-        let text = format!("{error:#}");
-        if self.refused.note(name, *form, &text, *passing) {
+    /// Notes why a version is not accepted. One that does not run at all begins with the version that served last, if that is kept.
+    async fn refuse(
+        &mut self,
+        name: &str,
+        step: Step,
+        failure: LoadFailure,
+        round: &mut Round,
+    ) -> Option<(String, Step, Loaded)> {
+        let text = format!("{:#}", failure.error);
+        let LoadFailure { form, kind, passing, .. } = failure;
+        round.note(name, Some(step), self.version_of(name), Some(form.version), Verdict::Refused, Some(text.clone()));
+        if round.is_plan() {
+            return None;
+        }
+        if self.refused.note(name, form, &text, passing) {
             let goes_on = self.running.get(name).map(|running| running.form.version.short());
             tracing::error!(consumer = name, kind, error = text, goes_on_with = goes_on, "deployment refused");
             if self.running.get(name).is_some_and(|running| running.form.version != form.version) {
                 self.deps.meters.swap(Swap::Refused);
             }
+            if failure.is_the_versions() {
+                let (at_ms, why) = (self.deps.clock.now().wall_ms, text.clone());
+                let recorded = self.record(name, move |ledger| ledger.refused(form.version, &why, at_ms)).await;
+                self.tell_unrecorded(name, recorded);
+            }
         }
-        self.deps.board.note(name, |entry| entry.deployment = Some(text));
+        self.deps.board.note(name, |entry| entry.deployment = Some(text.clone()));
+        self.begin_with_the_last(name, form.version, *failure.manifest, &text).await
     }
 
-    fn tell_failure(&self, name: &str, outcome: anyhow::Result<()>) {
-        if let Err(error) = outcome {
-            let text = format!("{error:#}");
-            tracing::error!(consumer = name, error = text, "deployment failed");
-            self.deps.board.note(name, |entry| entry.deployment = Some(text));
+    fn tell_failure(&self, name: &str, outcome: anyhow::Result<()>) -> Option<String> {
+        let text = format!("{:#}", outcome.err()?);
+        tracing::error!(consumer = name, error = text, "deployment failed");
+        self.deps.board.note(name, |entry| entry.deployment = Some(text.clone()));
+        Some(text)
+    }
+
+    /// Tells that a ledger could not be written.
+    pub(super) fn tell_unrecorded(&self, name: &str, recorded: anyhow::Result<()>) {
+        if let Err(error) = recorded {
+            tracing::error!(
+                consumer = name,
+                error = format!("{error:#}"),
+                "what became of a version can't be written down: the next start will not know of it"
+            );
         }
     }
 
@@ -199,13 +299,20 @@ impl Deployer {
         }
     }
 
-    fn plan(&mut self, look: &Look) -> Vec<(String, Step)> {
-        let running: BTreeMap<&str, Form> = self.running.iter().map(|(name, r)| (name.as_str(), r.form)).collect();
+    /// The version that serves a consumer.
+    fn version_of(&self, name: &str) -> Option<Version> {
+        self.running.get(name).map(|running| running.form.version)
+    }
+
+    /// What there is to do, by the core's plan; without what was refused before and is as it was.
+    fn plan(&mut self, look: &Look, round: &mut Round) -> Vec<(String, Step)> {
+        let forms: BTreeMap<String, Form> = self.running.iter().map(|(name, r)| (name.clone(), r.form)).collect();
+        let running: BTreeMap<&str, Form> = forms.iter().map(|(name, form)| (name.as_str(), *form)).collect();
         let mut wanted: BTreeMap<&str, Form> = look.wanted.iter().map(|(name, w)| (name.as_str(), w.form)).collect();
-        for (name, _) in wanted.iter().filter(|(name, form)| running.get(*name) == Some(form)) {
-            // Whatever was refused in between is no longer asked for.
-            self.refused.forget(name);
-            self.deps.board.note(name, |entry| entry.deployment = None);
+        if !round.is_plan() {
+            for (name, wanted) in look.wanted.iter().filter(|(name, w)| running.get(name.as_str()) == Some(&w.form)) {
+                self.as_wanted(name, wanted);
+            }
         }
         for name in look.unusable.keys() {
             if let Some(form) = running.get(name.as_str()) {
@@ -213,141 +320,46 @@ impl Deployer {
             }
         }
         let mut steps = plan(&running, &wanted);
-        steps.retain(|(name, _)| {
-            let Some(refusal) = wanted.get(name).and_then(|form| self.refused.holds(name, form)) else { return true };
+        steps.retain(|(name, step)| {
+            if !round.is_about(name) {
+                return false;
+            }
+            if round.is_asked() {
+                // Whoever asks again wants another try of what may pass.
+                self.refused.try_again(name);
+            }
+            let Some(form) = wanted.get(name) else { return true };
+            let Some(refusal) = self.refused.holds(name, form) else { return true };
+            let from = running.get(name).map(|form| form.version);
+            round.note(name, Some(*step), from, Some(form.version), Verdict::Refused, Some(refusal.why.clone()));
             self.deps.board.note(name, |entry| entry.deployment = Some(refusal.why.clone()));
             false
         });
         steps.into_iter().map(|(name, step)| (name.to_owned(), step)).collect()
     }
 
-    async fn perform(&mut self, name: &str, step: Step, loaded: Loaded) -> anyhow::Result<()> {
-        let version = loaded.form.version;
-        self.refused.forget(name);
-        match step {
-            Step::Start => self.start(loaded).await?,
-            Step::Restart | Step::Stop => {
-                self.stop(name).await?;
-                self.start(loaded).await?;
-            }
-            Step::Swap | Step::Change => self.replace(name, loaded)?,
+    /// A consumer runs as it is wanted: whatever was refused in between is no longer asked for.
+    fn as_wanted(&mut self, name: &str, wanted: &Wanted) {
+        if wanted.from == Source::Manifest {
+            self.refused.forget(name);
+            self.remarks.remove(name);
         }
-        if step == Step::Swap {
-            self.deps.meters.swap(Swap::Swapped);
+        let remark = self.remarks.get(name).cloned();
+        self.deps.board.note(name, |entry| entry.deployment = remark);
+    }
+
+    /// Shows something on the board until the consumer runs as its manifest says.
+    pub(super) fn remark(&mut self, name: &str, text: String) {
+        self.deps.board.note(name, |entry| entry.deployment = Some(text.clone()));
+        self.remarks.insert(name.to_owned(), text);
+    }
+
+    /// What is to be shown of a consumer that was just deployed.
+    pub(super) fn remark_of(&mut self, name: &str, from: Source) -> Option<String> {
+        if from == Source::Manifest {
+            self.remarks.remove(name);
         }
-        tracing::info!(consumer = name, version = version.short(), step = ?step, "deployed");
-        self.deps.board.note(name, |entry| {
-            entry.version = Some(version);
-            entry.deployment = None;
-            entry.isolation = None;
-        });
-        Ok(())
-    }
-
-    /// Compiles and verifies, on a thread that nobody waits for but the deployer. The same version under the same terms is taken as it is.
-    async fn load(&self, wanted: Wanted) -> Result<Loaded, LoadFailure> {
-        let Wanted { manifest, form } = wanted;
-        let terms = load_terms(&manifest);
-        if let Some(running) = self.running.get(&manifest.name)
-            && running.form.version == form.version
-            && load_terms(&running.manifest) == terms
-        {
-            return Ok(Loaded { plugin: running.plugin.clone(), manifest, form });
-        }
-        let (sandbox, meters) = (Arc::clone(&self.deps.sandbox), Arc::clone(&self.deps.meters));
-        let sources = Arc::clone(&self.deps.sources);
-        let loading = tokio::task::spawn_blocking(move || {
-            let unreadable = |error| LoadFailure { form, error, kind: "unreadable", passing: true };
-            let bytes = sources.read(&manifest.component).map_err(unreadable)?;
-            // It may have changed since the look: what is read now is what serves.
-            let form = Form { version: Plugin::version_of(&bytes), ..form };
-            let watch = Stopwatch::start();
-            let loaded = sandbox.load(&bytes, &terms);
-            meters.compile_us.record(watch.elapsed_us());
-            match loaded {
-                Ok(plugin) => Ok(Loaded { manifest, form, plugin }),
-                Err(error) => {
-                    let (kind, passing) = (error.kind(), error.may_pass());
-                    let error = anyhow!(error).context(format!("component {}", manifest.component));
-                    Err(LoadFailure { form, error, kind, passing })
-                }
-            }
-        });
-        loading.await.unwrap_or_else(|error| {
-            let error = anyhow!(error).context("the thread that compiles components broke");
-            Err(LoadFailure { form, error, kind: "broke", passing: true })
-        })
-    }
-
-    async fn start(&mut self, loaded: Loaded) -> anyhow::Result<()> {
-        let Loaded { manifest, form, plugin } = loaded;
-        let (answer, consumer) = oneshot::channel();
-        self.tell(Note::Register(manifest.name.as_str().into(), answer))?;
-        let consumer = consumer.await.context("the driver has ended")?;
-        let Dependencies { connection, board, .. } = &self.deps;
-        let declaring = Declaring::begin(connection, board, &manifest.name, &manifest.streams).await;
-        let rules = rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms);
-        let meters = self.deps.meters.consumer(&manifest.name);
-        let deployed = Arc::new(Deployed::new(consumer, &manifest.name, Ingest::new(&manifest), rules, meters));
-        let intake = Intake::new(
-            Arc::clone(&deployed),
-            Arc::clone(&self.deps.reader),
-            Arc::clone(&self.deps.board),
-            self.deps.notes.clone(),
-        );
-        let settings = SubscriptionSettings {
-            consumer,
-            name: manifest.name.as_str().into(),
-            stream: manifest.subscription.stream.as_str().into(),
-            subjects: manifest.subscription.subjects.iter().map(|subject| subject.as_str().into()).collect(),
-            ack_wait: Duration::from_millis(manifest.subscription.ack_wait_ms),
-            pull_messages_max: PULL_MESSAGES_MAX,
-            pull_bytes_max: PULL_BYTES_MAX.min(u32::try_from(manifest.policy.bytes_held_max / 2).unwrap_or(u32::MAX)),
-        };
-        let subscription =
-            Subscription::start(&self.deps.connection, settings, Arc::new(move |incoming| intake.take(incoming)));
-        let start = match manifest.subscription.start {
-            config::Start::All => pelton_core::Start::All,
-            config::Start::New => pelton_core::Start::New,
-        };
-        let handle = subscription.handle();
-        let attachment = Attachment {
-            deployed: Arc::clone(&deployed),
-            subscription: handle,
-            policy: manifest.policy.clone(),
-            start,
-        };
-        self.tell(Note::Attach(Box::new(attachment)))?;
-        let running = Running { form, plugin, manifest, deployed, subscription, declaring };
-        self.running.insert(running.manifest.name.clone(), running);
-        Ok(())
-    }
-
-    fn replace(&mut self, name: &str, loaded: Loaded) -> anyhow::Result<()> {
-        let Loaded { manifest, form, plugin } = loaded;
-        let Some(running) = self.running.get_mut(name) else { bail!("consumer {name} does not run") };
-        running.deployed.replace(rules(&manifest, plugin.clone(), self.deps.mark_ttl_ms));
-        let consumer = running.deployed.consumer;
-        let change = pelton_core::Input::Change { consumer, policy: Box::new(manifest.policy.clone()) };
-        let is_new = running.form.version != form.version;
-        running.form = form;
-        running.plugin = plugin;
-        running.manifest = manifest;
-        self.tell(Note::Core(change))?;
-        if is_new { self.tell(Note::Core(pelton_core::Input::Swapped { consumer })) } else { Ok(()) }
-    }
-
-    async fn stop(&mut self, name: &str) -> anyhow::Result<()> {
-        let Some(running) = self.running.remove(name) else { return Ok(()) };
-        let (done, stopped) = oneshot::channel();
-        self.tell(Note::Detach(running.deployed.consumer, done))?;
-        stopped.await.context("the driver has ended")?;
-        running.declaring.stop().await;
-        running.subscription.stop().await;
-        self.refused.forget(name);
-        self.deps.board.forget(name);
-        tracing::info!(consumer = name, "stopped; its state and its cursor stay");
-        Ok(())
+        self.remarks.get(name).cloned()
     }
 
     /// Sends what acknowledgements are left. For the end of the host, after the driver has drained.
@@ -357,8 +369,7 @@ impl Deployer {
             running.subscription.stop().await;
         }
     }
-
-    fn tell(&self, note: Note) -> anyhow::Result<()> {
-        self.deps.notes.send(note).ok().context("the driver has ended")
-    }
 }
+
+/// Something that was asked of the deployer.
+pub struct Request(Asked);

@@ -17,6 +17,8 @@ pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
         name: _,
         component: _,
         component_poll_ms: _,
+        digest: _,
+        deploy,
         subscription,
         key,
         id,
@@ -33,7 +35,7 @@ pub(super) fn form(manifest: &Manifest, version: Version) -> Form {
     // Whatever decides what a message is: one that was read before the change would be taken for another after it.
     let reading =
         digest(&format!("{subscription:?} {key:?} {id:?} {entity_version:?} {streams:?} {}", policy.shared_state));
-    let rules = digest(&format!("{grants:?} {policy:?} {effects:?} {run:?} {isolation:?} {config:?}"));
+    let rules = digest(&format!("{grants:?} {policy:?} {effects:?} {run:?} {isolation:?} {config:?} {deploy:?}"));
     Form { version, reading, rules }
 }
 

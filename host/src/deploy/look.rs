@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
+use pelton_core::ids::Version;
 use pelton_core::plan::Form;
 
 use super::forms::form;
@@ -16,6 +18,24 @@ use crate::wasm::Plugin;
 pub(super) struct Wanted {
     pub(super) manifest: Manifest,
     pub(super) form: Form,
+    /// The digest of the manifest's text.
+    pub(super) text: Version,
+    pub(super) from: Source,
+}
+
+/// Where the bytes of the wanted version are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Where the manifest says.
+    Manifest,
+    /// Among those that the host kept, because the manifest's can't serve or may not.
+    Kept,
+}
+
+/// A manifest whose component can't be used.
+pub(super) struct Bare {
+    pub(super) manifest: Manifest,
+    pub(super) text: Version,
 }
 
 /// What the directory says, read once.
@@ -26,6 +46,8 @@ pub(super) struct Look {
     pub(super) wanted: BTreeMap<String, Wanted>,
     /// Consumers whose files can't be used as they are: what runs of them goes on.
     pub(super) unusable: BTreeMap<String, String>,
+    /// Those of them whose manifests are right.
+    pub(super) bare: BTreeMap<String, Bare>,
     /// Problems of files, as text.
     pub(super) problems: Vec<String>,
     /// Every file whose change matters.
@@ -44,15 +66,18 @@ pub(super) fn look(directory: &Path, sources: &Sources) -> Look {
     for manifest in manifests {
         look.files.insert(sources.watched_file(&manifest.component));
         look.sources.insert(manifest.name.clone(), source::Wanted::by(&manifest));
-        match sources.read(&manifest.component) {
+        let text = text_of(&manifest);
+        let name = manifest.name.clone();
+        match read_component(&manifest, sources) {
             Ok(bytes) => {
                 let form = form(&manifest, Plugin::version_of(&bytes));
-                look.wanted.insert(manifest.name.clone(), Wanted { manifest, form });
+                look.wanted.insert(name, Wanted { manifest, form, text, from: Source::Manifest });
             }
             Err(why) => {
-                let text = format!("{}: {why:#}", manifest.file.display());
-                look.problems.push(text.clone());
-                look.unusable.insert(manifest.name.clone(), text);
+                let problem = format!("{}: {why:#}", manifest.file.display());
+                look.problems.push(problem.clone());
+                look.unusable.insert(name.clone(), problem);
+                look.bare.insert(name, Bare { manifest, text });
             }
         }
     }
@@ -78,6 +103,24 @@ fn note_unusable(look: &mut Look, report: &Report) {
             }
             known.push_str(&text);
         }
+    }
+}
+
+/// The digest of the manifest's text as it is now: if it has changed since it was read, another look is on its way.
+fn text_of(manifest: &Manifest) -> Version {
+    Plugin::version_of(&std::fs::read(&manifest.file).unwrap_or_default())
+}
+
+/// The bytes of a manifest's component. Blocks on the disk.
+pub(super) fn read_component(manifest: &Manifest, sources: &Sources) -> anyhow::Result<Vec<u8>> {
+    let bytes = sources.read(&manifest.component)?;
+    let (version, component) = (Plugin::version_of(&bytes), &manifest.component);
+    match manifest.digest {
+        Some(bound) if bound != version => bail!(
+            "component {component} has the digest sha256:{version}, and the manifest binds it to sha256:{bound}: bring the component that is meant, or correct \
+             `digest`"
+        ),
+        _ => Ok(bytes),
     }
 }
 

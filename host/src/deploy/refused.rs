@@ -40,6 +40,13 @@ impl Refusals {
         self.0.get(name).filter(|refusal| refusal.form == *form && refusal.again.is_none_or(|(at, _)| at > now))
     }
 
+    /// Another try of what may pass is due.
+    pub(super) fn try_again(&mut self, name: &str) {
+        if self.0.get(name).is_some_and(|refusal| refusal.again.is_some()) {
+            self.0.remove(name);
+        }
+    }
+
     pub(super) fn forget(&mut self, name: &str) {
         self.0.remove(name);
     }

@@ -26,6 +26,6 @@ pub use publisher::{PublishError, PublishReport, PublishResult, PublishSink, Pub
 pub use server::{EmbeddedServer, EmbeddedSettings, ServerError};
 pub use streams::{Ensured, Retention, StreamDeclaration, StreamError, StreamFacts};
 pub use subscription::{
-    Delivery, Incoming, LostReason, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Subscription, SubscriptionError,
+    Delivery, Incoming, LostReason, PULL_BYTES_MAX, PULL_MESSAGES_MAX, Recent, Subscription, SubscriptionError,
     SubscriptionHandle, SubscriptionSettings, durable_name,
 };

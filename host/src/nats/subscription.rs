@@ -14,6 +14,7 @@ mod durable;
 mod held;
 mod in_order;
 mod looking;
+mod recent;
 pub(super) mod running;
 mod suspicion;
 mod task;
@@ -31,6 +32,8 @@ use tokio::task::JoinHandle;
 
 use super::connect::{ConnectFailure, Connection};
 use super::streams::{StreamError, StreamFacts};
+
+pub use recent::Recent;
 
 /// What a consumer reads.
 #[derive(Clone, Debug)]

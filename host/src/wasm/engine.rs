@@ -44,8 +44,8 @@ pub enum SandboxError {
         /// In wasmtime's words.
         problem: String,
     },
-    /// The thread of the epoch clock can't be started.
-    #[error("the thread that ends attempts which run too long can't be started: {0}")]
+    /// A thread can't be started: that of the epoch clock, or one that compiles.
+    #[error("a thread of the sandbox can't be started: {0}")]
     Thread(#[source] std::io::Error),
 }
 

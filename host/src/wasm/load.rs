@@ -79,19 +79,33 @@ impl Sandbox {
     /// [`LoadError`] says what is wrong with the component and what to do.
     pub fn load(&self, bytes: &[u8], terms: &LoadTerms) -> Result<Plugin, LoadError> {
         verify::check_bytes(bytes, self.settings.component_bytes_max)?;
-        cost::check(bytes)?;
-        let component = Component::from_binary(&self.engine, bytes)
-            .map_err(|error| LoadError::DoesNotCompile { problem: ended::chain(&error) })?;
+        let version = Plugin::version_of(bytes);
+        let component = self.compiled(version, bytes)?;
         verify::check_imports(&self.engine, &component, !terms.grants.emit.is_empty(), terms.keyed_state)?;
         let pre = self
             .linker
             .instantiate_pre(&component)
             .map_err(|error| LoadError::ImportMismatch { problem: ended::chain(&error) })?;
         let wrong_world = |error| verify::wrong_world(&self.engine, &component, &error);
-        let plugin =
-            Plugin { version: Plugin::version_of(bytes), pre: ConsumerPre::new(pre.clone()).map_err(wrong_world)? };
+        let plugin = Plugin { version, pre: ConsumerPre::new(pre.clone()).map_err(wrong_world)? };
         self.trial(&plugin, &pre, terms, wrong_world)?;
         Ok(plugin)
+    }
+
+    /// Takes what was compiled of these bytes before, or compiles them.
+    fn compiled(&self, version: Version, bytes: &[u8]) -> Result<Component, LoadError> {
+        if let Some(known) = self.precompiled.as_ref().and_then(|kept| kept.load(&self.engine, version)) {
+            return Ok(known);
+        }
+        cost::check(bytes)?;
+        let component = self
+            .compilers
+            .install(|| Component::from_binary(&self.engine, bytes))
+            .map_err(|error| LoadError::DoesNotCompile { problem: ended::chain(&error) })?;
+        if let Some(kept) = &self.precompiled {
+            kept.keep(version, &component);
+        }
+        Ok(component)
     }
 
     /// Makes an instance and looks up its handler, whose type is checked only then.
@@ -107,7 +121,7 @@ impl Sandbox {
         let call = Call {
             identity: Arc::clone(&terms.identity),
             version: plugin.version,
-            transaction: trial_transaction(terms.grants.clone(), effects),
+            transaction: trial_transaction(terms.grants.clone(), effects, plugin.version),
             attempt: 1,
             seed: 0,
             limits,
@@ -135,8 +149,8 @@ impl Sandbox {
 }
 
 /// A transaction over nothing, whose effects nobody keeps.
-fn trial_transaction(grants: Grants, limits: EffectLimits) -> Transaction {
-    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name: "trial".into(), shared_state: true };
+fn trial_transaction(grants: Grants, limits: EffectLimits, version: Version) -> Transaction {
+    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name: "trial".into(), shared_state: true, version };
     let message = Message {
         id: "trial".into(),
         mark: None,

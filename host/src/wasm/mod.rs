@@ -20,6 +20,7 @@ mod host;
 mod lines;
 mod load;
 mod output;
+mod precompiled;
 mod sandbox;
 mod verify;
 mod warm;

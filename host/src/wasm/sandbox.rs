@@ -1,8 +1,12 @@
 //! The sandbox itself: one engine, one linker, and the run of an attempt.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use pelton_core::effects::WriteSet;
+use pelton_core::ids::Version;
 use pelton_core::message::{Failure, Message};
 use pelton_core::transaction::{ReadError, Transaction};
 use wasmtime::component::{HasSelf, Linker};
@@ -16,6 +20,7 @@ use super::gate::Gate;
 use super::generated::{Consumer, exports::pelton::consumer::handler, pelton::consumer::types};
 use super::lines::Line;
 use super::load::Plugin;
+use super::precompiled::Precompiled;
 use super::wasi;
 
 /// What there is to tell of an attempt besides its outcome.
@@ -35,8 +40,17 @@ pub struct Sandbox {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Attempt>,
     pub(super) gate: Gate,
+    /// Where compiling happens: threads of its own, fewer than there are cores and of low priority, so that executors go on beside it.
+    pub(super) compilers: rayon::ThreadPool,
+    /// What was compiled before; none: nothing is kept.
+    pub(super) precompiled: Option<Precompiled>,
     _clock: EpochClock,
 }
+
+/// How far compilers stand back behind all other threads (the kernel's niceness): far enough that messages go on, not so far that a busy host never deploys.
+const COMPILER_NICENESS: i32 = 5;
+/// The stack of a thread that compiles, in bytes: deeply nested code takes much.
+const COMPILER_STACK_BYTES: usize = 8 << 20;
 
 impl Sandbox {
     /// Sets up the engine and its pool, and starts the clock that ends attempts.
@@ -52,7 +66,24 @@ impl Sandbox {
         })?;
         let clock = EpochClock::start(&engine).map_err(SandboxError::Thread)?;
         let gate = Gate::new(engine::instances(settings));
-        Ok(Self { settings: *settings, engine, linker, gate, _clock: clock })
+        let compilers = compilers().map_err(|error| SandboxError::Thread(io::Error::other(error)))?;
+        Ok(Self { settings: *settings, engine, linker, gate, compilers, precompiled: None, _clock: clock })
+    }
+
+    /// Keeps what is compiled below this directory, and takes from there what was compiled before.
+    ///
+    /// # Errors
+    /// If the directory can't be made, or can't be closed to others; then nothing is kept.
+    pub fn keep_compiled(&mut self, root: &Path) -> io::Result<()> {
+        self.precompiled = Some(Precompiled::open(root, &self.engine)?);
+        Ok(())
+    }
+
+    /// Forgets what was compiled of other versions than these.
+    pub fn keep_only(&self, versions: &BTreeSet<Version>) {
+        if let Some(precompiled) = &self.precompiled {
+            precompiled.keep_only(versions);
+        }
     }
 
     /// Hands a message to a fresh instance of a plug-in and gives back its effects, or how it failed. `seed` is all the randomness that it
@@ -128,6 +159,19 @@ impl Sandbox {
         store.set_epoch_deadline(clock::ticks(limits.timeout_ms));
         store
     }
+}
+
+fn compilers() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(cores.div_ceil(2))
+        .thread_name(|number| format!("compiler-{number}"))
+        .stack_size(COMPILER_STACK_BYTES)
+        .start_handler(|_| {
+            // Of this thread alone. Where the kernel refuses, compiling merely competes with all else.
+            _ = rustix::process::setpriority_process(None, COMPILER_NICENESS);
+        })
+        .build()
 }
 
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<Attempt>> {

@@ -133,6 +133,11 @@ fn of_rest(figures: &Figures<'_>) -> Vec<Goal> {
     let of_consumer = resident_each(idle::BENCH, idle::FEW, idle::MANY, idle::CONSUMERS);
     let of_key = resident_each(keys::BENCH, "1000", "1000000", keys::KEYS);
     vec![
+        Goal::new(
+            "a lane's longest pause at a swap, ms",
+            Wanted::AtMost(2.0),
+            figures.of("swap", "swapping", "longest_pause_ms"),
+        ),
         Goal::new("memory of an idle consumer, MB", Wanted::AtMost(1.0), of_consumer),
         // None at all is wanted. A process's resident memory moves by a few megabytes from start to start, which is some bytes for each of 1,000,000 keys; whatever is
         // kept of a key takes more than that.

@@ -218,7 +218,7 @@ mod tests {
 
     fn message(sequence: u64, body: &str) -> Stored {
         let headers = vec![("Nats-Msg-Id".to_owned(), format!("event-{sequence}"))];
-        Stored { sequence, subject: "x".to_owned(), headers, payload: body.to_owned().into() }
+        Stored { sequence, stored_at_ms: 0, subject: "x".to_owned(), headers, payload: body.to_owned().into() }
     }
 
     fn event(line: u64, total: i64, amount: i64) -> String {

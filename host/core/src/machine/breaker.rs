@@ -75,6 +75,12 @@ impl Breaker {
         }
     }
 
+    /// What was seen so far counts no more.
+    pub(crate) fn forget(&mut self) {
+        self.last.clear();
+        self.failed = 0;
+    }
+
     /// The delay is over.
     pub(crate) fn ready(&mut self) {
         if let BreakerState::Open { .. } = self.state {
@@ -91,8 +97,7 @@ impl Breaker {
                 if !self.trips(policy) {
                     return Change::None;
                 }
-                self.last.clear();
-                self.failed = 0;
+                self.forget();
                 self.probes_failed = 0;
                 Change::Opened(policy.first_delay_ms)
             }

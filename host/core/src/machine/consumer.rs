@@ -13,6 +13,7 @@ use super::event::{LaneId, Start};
 use super::lanes::Load;
 use super::pace::Pace;
 use super::parking::{ParkBook, RELEASING_MAX};
+use super::probation::OnProbation;
 use crate::batch::{Again, Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::histogram::Histogram;
@@ -165,6 +166,8 @@ pub(crate) struct Consumer {
     /// Who keeps it from working.
     pub(crate) holds: BTreeMap<HoldBy, Hold>,
     pub(crate) breaker: Breaker,
+    /// The version that is watched; none: none is.
+    pub(crate) probation: Option<OnProbation>,
     pub(crate) pace: Pace,
     /// Since when it reads and handles without a pause, on the clock of `tick_ms`. Time during which it could not is nobody's fault: deadlines are
     /// measured from here, if they began before.
@@ -209,6 +212,7 @@ impl Consumer {
             recovered_untils: Vec::new(),
             holds: BTreeMap::new(),
             breaker: Breaker::default(),
+            probation: None,
             pace: Pace::default(),
             working_since_tick_ms: 0,
             paced_until_tick_ms: None,

@@ -191,6 +191,7 @@ impl Core {
             }
             Input::Change { consumer, policy } => self.change_policy(consumer, *policy),
             Input::Swapped { consumer } => self.swapped(consumer),
+            Input::Probation { consumer, probation } => self.begin_probation(consumer, probation),
             Input::Fetched { consumer, lane, ticket, rows } => self.fetched(consumer, &lane, ticket, rows),
             Input::Stop { consumer } => self.stop(consumer, Phase::Stopping),
             Input::Positioned { consumer, generation, stream, last_sequence } => {

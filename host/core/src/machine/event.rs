@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::probation::Probation;
 use crate::batch::{Again, Batch, Hold, HoldBy, Newest, StreamIdentity};
 use crate::cursor::Cursor;
 use crate::effects::{Event as Emitted, WriteSet};
@@ -43,6 +44,13 @@ pub enum Input {
     Swapped {
         /// The consumer.
         consumer: ConsumerId,
+    },
+    /// The version that serves from now on is new: it is watched, and there is one before it to go back to.
+    Probation {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// The version, and for how long.
+        probation: Probation,
     },
     /// The parked messages that [`Action::Fetch`] asked for, in order.
     Fetched {
@@ -312,6 +320,15 @@ pub enum Action {
         by: HoldBy,
         /// None: it goes on.
         hold: Option<Hold>,
+    },
+    /// The version failed in its probation: bring back the one before it, then say [`Input::Swapped`].
+    RollBack {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// The version that failed.
+        version: Version,
+        /// How, in words.
+        reason: Box<str>,
     },
     /// Make durable; then [`Input::Committed`]. No other commit is asked for meanwhile.
     Commit(Arc<Batch>),

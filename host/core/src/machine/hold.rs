@@ -7,7 +7,7 @@ use super::event::Action;
 use super::explain::WaitsFor;
 use super::parking::ParkBook;
 use crate::batch::{Edit, Hold, HoldBy};
-use crate::ids::ConsumerId;
+use crate::ids::{ConsumerId, Version};
 use crate::message::{Failure, Message};
 use crate::parked::{ParkCause, ParkLane};
 use crate::policy::{BreakerPolicy, Policy};
@@ -46,6 +46,9 @@ impl Core {
     pub(super) fn swapped(&mut self, consumer: ConsumerId) {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let releases = state.policy.release.on_new_version;
+        // What was seen of the version before says nothing about this one.
+        state.probation = None;
+        state.breaker.forget();
         self.probe_now(consumer);
         if releases {
             self.release_held(consumer);
@@ -94,17 +97,28 @@ impl Core {
         self.actions.push_back(Action::Held { consumer, by, hold });
     }
 
-    /// An attempt has ended: the breaker may open or close.
-    pub(super) fn note_attempt(&mut self, consumer: ConsumerId, message: &Message, failure: Option<&Failure>) {
+    /// An attempt of this version has ended: the breaker may open or close.
+    pub(super) fn note_attempt(
+        &mut self,
+        consumer: ConsumerId,
+        version: Version,
+        message: &Message,
+        failure: Option<&Failure>,
+    ) {
+        if !self.counts_for_probation(consumer, version) {
+            return;
+        }
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let Some(policy) = state.policy.breaker else { return };
         match state.breaker.ended(&policy, message, failure) {
             Change::None => {}
             Change::Opened(delay_ms) => {
                 let known = state.holds.contains_key(&HoldBy::Breaker);
+                let reason = why(&policy, failure);
                 self.open_breaker(consumer, delay_ms);
+                self.judge_version(consumer, &reason);
                 if !known {
-                    let hold = Hold { since_ms: self.now.wall_ms, reason: why(&policy, failure) };
+                    let hold = Hold { since_ms: self.now.wall_ms, reason };
                     self.set_hold(consumer, HoldBy::Breaker, Some(hold));
                 }
             }

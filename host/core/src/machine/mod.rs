@@ -13,6 +13,7 @@ mod operate;
 mod outcome;
 mod pace;
 mod parking;
+mod probation;
 mod relay;
 mod rewind;
 mod status;
@@ -25,6 +26,7 @@ pub use self::event::{
 };
 pub use self::explain::{Explanation, KeyParked, KeyRunning, LaneDoing, WaitsFor};
 pub use self::operate::{Expected, Operation, OperationRefused};
+pub use self::probation::Probation;
 pub use self::relay::{OutboxItem, OutboxPlace};
 pub use self::status::{ConsumerStatus, Status};
 

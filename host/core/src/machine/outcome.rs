@@ -41,7 +41,7 @@ impl Core {
         version: Version,
         writes: WriteSet,
     ) {
-        self.note_attempt(consumer, &waiting.message, None);
+        self.note_attempt(consumer, version, &waiting.message, None);
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         state.counters.applied += 1;
         state.outbox_rows += writes.events.len();
@@ -138,7 +138,7 @@ impl Core {
         version: Version,
         failure: Failure,
     ) -> Option<u64> {
-        self.note_attempt(consumer, &waiting.message, Some(&failure));
+        self.note_attempt(consumer, version, &waiting.message, Some(&failure));
         let state = self.consumers.get_mut(&consumer)?;
         state.counters.failures.count(&failure);
         // While too much fails for no fault of the messages, none of them is given up for it.

@@ -8,6 +8,7 @@ mod rules_holds;
 mod rules_lanes;
 mod rules_limits;
 mod rules_parking;
+mod rules_probation;
 mod rules_releases;
 mod rules_rewind;
 mod rules_versions;

@@ -7,6 +7,8 @@ use crate::trace::SpanIds;
 pub const CORRELATION_ID: &str = "pelton-correlation-id";
 /// The header that names the message whose handling emitted an event.
 pub const CAUSATION_ID: &str = "pelton-causation-id";
+/// The header that names the version of the plug-in that emitted an event: the digest of its component, in hex.
+pub const VERSION: &str = "pelton-version";
 /// The header that names a span (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
 /// What vendors say of a trace; handed on as it is.
@@ -19,7 +21,11 @@ impl Transaction {
     pub(super) fn event_headers(&self, given: &[(String, String)]) -> Vec<Header> {
         let message = &self.message;
         let correlation = message.header(CORRELATION_ID).unwrap_or(&message.id);
-        let mut headers = vec![(CORRELATION_ID.into(), correlation.into()), (CAUSATION_ID.into(), message.id.clone())];
+        let mut headers = vec![
+            (CORRELATION_ID.into(), correlation.into()),
+            (CAUSATION_ID.into(), message.id.clone()),
+            (VERSION.into(), self.terms.version.to_string().into()),
+        ];
         let state = message.header(TRACESTATE).map(|value| (TRACESTATE.into(), value.into()));
         let carried = message.header(TRACEPARENT);
         if let Some(span) = self.trace {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batch::StreamIdentity;
-use crate::ids::ConsumerId;
+use crate::ids::{ConsumerId, Version};
 
 #[derive(Default)]
 struct MapView(BTreeMap<Box<str>, Bytes>);
@@ -51,7 +51,14 @@ fn message(headers: &[(&str, &str)]) -> Arc<Message> {
 
 fn terms(limits: EffectLimits) -> Arc<Terms> {
     let grants = Grants { emit: vec!["out.>".into()] };
-    Arc::new(Terms { grants, limits, mark_ttl_ms: 1_000, consumer_name: "c".into(), shared_state: false })
+    Arc::new(Terms {
+        grants,
+        limits,
+        mark_ttl_ms: 1_000,
+        consumer_name: "c".into(),
+        shared_state: false,
+        version: Version([0xab; 32]),
+    })
 }
 
 fn begin(view: MapView, limits: EffectLimits) -> Transaction {
@@ -114,10 +121,11 @@ fn events_carry_causes_and_the_trace() {
         let event = tx.into_writes().events.remove(0);
         event.headers.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>()
     };
-    assert_eq!(caused(&[]), ["pelton-correlation-id=m-1", "pelton-causation-id=m-1", "X=y"]);
+    let version = format!("pelton-version={}", "ab".repeat(32));
+    assert_eq!(caused(&[]), ["pelton-correlation-id=m-1", "pelton-causation-id=m-1", &version, "X=y"]);
     assert_eq!(
         caused(&[("Pelton-Correlation-Id", "first"), ("Traceparent", "00-1")]),
-        ["pelton-correlation-id=first", "pelton-causation-id=m-1", "traceparent=00-1", "X=y"]
+        ["pelton-correlation-id=first", "pelton-causation-id=m-1", &version, "traceparent=00-1", "X=y"]
     );
 }
 

@@ -114,6 +114,10 @@ fn pace() -> Vec<Number> {
             m.policy.rate.keys_max.and_then(|keys| u64::try_from(keys).ok())
         }),
         Number::of("share", "weight", (1, 10_000), |m| Some(m.policy.weight.into())).default(100),
+        Number::of("deploy", "probation_ms", (0, DAY_MS), |m| Some(m.deploy.probation_ms)).default(60_000),
+        Number::of("deploy", "probation_messages", (0, 1_000_000), |m| Some(m.deploy.probation_messages.into()))
+            .default(100),
+        Number::of("deploy", "rehearse", (0, 10_000), |m| u64::try_from(m.deploy.rehearse).ok()).default(0),
     ]
 }
 
@@ -167,10 +171,11 @@ fn whole_numbers_have_a_default_and_a_range_in_their_unit() {
 #[test]
 fn parts_have_a_default_and_a_range() {
     type Part = (&'static str, &'static str, (f64, f64), f64, fn(&Manifest) -> f64);
-    let parts: [Part; 3] = [
+    let parts: [Part; 4] = [
         ("retry", "multiplier", (1.0, 100.0), 2.0, |m| m.policy.retry.multiplier),
         ("retry", "jitter", (0.0, 1.0), 0.2, |m| m.policy.retry.jitter),
         ("breaker", "ratio", (0.0, 0.99), 0.8, |m| m.policy.breaker.unwrap().ratio),
+        ("deploy", "trap_ratio_max", (0.0, 1.0), 0.0, |m| m.deploy.trap_ratio_max),
     ];
     for (section, name, (first, last), default, read) in parts {
         let text = |line: &str| format!("{MINIMAL}[{section}]\n{line}\n");
@@ -236,7 +241,7 @@ fn switches_are_on_unless_they_are_turned_off() {
 
 #[test]
 fn sections_are_known_by_their_names() {
-    for section in ["order", "release", "breaker", "rate", "share", "dead_letters"] {
+    for section in ["order", "deploy", "release", "breaker", "rate", "share", "dead_letters"] {
         let line = format!("[{}]", &section[..section.len() - 1]);
         let hint = format!("did you mean \"{section}\"?");
         assert_only(&format!("{MINIMAL}{line}\n"), Code::UnknownField, &line, &[&hint]);

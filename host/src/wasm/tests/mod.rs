@@ -21,7 +21,7 @@ use bytes::Bytes;
 use pelton_core::batch::StreamIdentity;
 use pelton_core::effects::{Scope, Space, WriteSet};
 use pelton_core::grants::Grants;
-use pelton_core::ids::ConsumerId;
+use pelton_core::ids::{ConsumerId, Version};
 use pelton_core::message::{Failure, Message};
 use pelton_core::transaction::{EffectLimits, ReadError, StateView, Terms, Transaction};
 
@@ -152,6 +152,7 @@ impl Setup {
             mark_ttl_ms: 1_000,
             consumer_name: "tester".into(),
             shared_state: false,
+            version: Version([1; 32]),
         };
         Transaction::new(Arc::new(view), Arc::new(terms), ConsumerId(1), message(self.payload), 1_700_000_000_123)
     }

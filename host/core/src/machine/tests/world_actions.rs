@@ -15,7 +15,7 @@ use crate::message::{DeadLetter, Failure, GivenUp, Message};
 use crate::parked::{ParkCause, ParkLane, ParkPlace, Parked};
 use crate::policy::{OnExhausted, OnGap};
 
-const VERSION: Version = Version([7; 32]);
+pub(super) const VERSION: Version = Version([7; 32]);
 
 impl World {
     /// Performs everything that the core asks for now.
@@ -80,6 +80,7 @@ impl World {
                 let letter = self.life.dead.remove(&(consumer, published_at_ms as i64, sequence));
                 holds(letter.is_some(), Broken::Books, || format!("{sequence} of {consumer:?} is no dead letter"))?;
             }
+            Action::RollBack { consumer, version, .. } => self.rolled_back(consumer, version)?,
             Action::StateEdited { consumer, .. } => {
                 holds(false, Broken::Books, || format!("state of {consumer:?} is edited, and nobody asked for it"))?;
             }
@@ -93,6 +94,13 @@ impl World {
                 holds(known.get(&by) == hold.as_ref(), Broken::Held, || format!("{consumer:?}: {by:?} {hold:?}"))?;
             }
         }
+        Ok(())
+    }
+
+    fn rolled_back(&mut self, consumer: ConsumerId, version: Version) -> Checked {
+        holds(version == VERSION, Broken::Books, || format!("{version:?} was never on probation"))?;
+        self.saw("rolled back");
+        self.core.handle(self.now(), Input::Swapped { consumer });
         Ok(())
     }
 

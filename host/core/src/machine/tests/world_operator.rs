@@ -7,9 +7,10 @@ use bytes::Bytes;
 use super::durable::name_of;
 use super::violation::{Broken, Checked, holds};
 use super::world::{Happening, World};
+use super::world_actions::VERSION;
 use crate::batch::HoldBy;
 use crate::ids::ConsumerId;
-use crate::machine::{Input, Operation, OperationRefused};
+use crate::machine::{Input, Operation, OperationRefused, Probation};
 use crate::message::Message;
 use crate::parked::Parked;
 
@@ -27,6 +28,10 @@ impl World {
             }
             2 => {
                 self.tell(Input::Swapped { consumer });
+                if self.chance.one_in(2) {
+                    let probation = Probation { version: VERSION, for_ms: 1_000, attempts: 10 };
+                    self.tell(Input::Probation { consumer, probation });
+                }
                 Ok(())
             }
             3 => {

@@ -1,0 +1,140 @@
+//! What a swap costs those who wait: the longest pause of any lane while new versions take over under load, beside the same load without any.
+//!
+//! A lane pauses while it has a message and nothing comes of it: from the moment that the message was stored, or that the event before it was, whichever was later,
+//! to the moment that its own event was. All of it is measured by the server's clock, from outside.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::figures::{Case, Reading, reading};
+use super::scale::Scale;
+use crate::checker::{Checker, LedgerEvent};
+use crate::client::StreamSpec;
+use crate::host::{Host, HostOptions};
+use crate::load::{Load, LoadPlan};
+use crate::manifest::Manifest;
+use crate::nats::NatsServer;
+use crate::progress::say;
+use crate::random::Random;
+use crate::{tools, wait};
+use anyhow::{Context, Result, ensure};
+
+/// Its name.
+pub(super) const BENCH: &str = "swap";
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(300);
+/// The longest pause of any lane.
+const LONGEST_MS: &str = "longest_pause_ms";
+/// The longest pause with swaps by the longest one without.
+const RATIO: &str = "ratio";
+/// New versions of a full run.
+const SWAPS: u32 = 20;
+/// Messages of the main work from which on a run is a full one.
+const FULL: u64 = 200_000;
+/// Messages a second that are asked for.
+const RATE: u32 = 10_000;
+
+/// Runs it.
+///
+/// # Errors
+/// The server or the host does not come up, or a version does not take over in five minutes.
+pub(super) async fn run(scale: Scale) -> Result<Vec<Case>> {
+    let swaps = if scale.messages() >= FULL { SWAPS } else { SWAPS / 5 };
+    let nats = NatsServer::start().await?;
+    let client = nats.client().await?;
+    client.create_stream(&StreamSpec::new("BENCH", "bench.*")).await?;
+    client.create_stream(&StreamSpec::new("BENCH-OUT", "bench-out.>")).await?;
+    let mut host = Host::prepare(HostOptions { show_log: false, ..HostOptions::on(&nats.url()) })?;
+    host.guest("ledger")?;
+    let manifest = Manifest::new("ledger.wasm", "BENCH", "bench.*").emits("bench-out.>");
+    host.manifest("bench", &manifest.section("[config]", "out = \"bench-out\""))?;
+    host.start().await?;
+    let plan = LoadPlan {
+        prefix: "bench".to_owned(),
+        keys: 300,
+        exponent: 1.0,
+        duplicates: 0.0,
+        failing: 0.0,
+        window: 500,
+        rate: RATE,
+        payload_bytes: 256,
+    };
+    let checker = Arc::new(Mutex::new(Checker::default()));
+    let mut load = Load::start(nats.client().await?, plan, Random::new(1), Arc::clone(&checker), 16);
+    let missing = || checker.lock().unwrap_or_else(PoisonError::into_inner).missing();
+    say("the load alone …");
+    tokio::time::sleep(Duration::from_millis(500) * swaps).await;
+    load.pause().await?;
+    let alone = missing();
+    say("the same with new versions …");
+    load.resume(16);
+    swap_all(&host, swaps).await?;
+    load.pause().await?;
+    load.end().await?;
+    let all = missing();
+    let (stored, events) =
+        (client.read("BENCH").take(all, LIMIT).await?, client.read("BENCH-OUT").take(all, LIMIT).await?);
+    let stored_at: HashMap<u64, u64> = stored.iter().map(|message| (message.sequence, message.stored_at_ms)).collect();
+    let mut lanes: HashMap<String, u64> = HashMap::new();
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    for event in &events {
+        let LedgerEvent { key, sequence, .. } = event.json()?;
+        let came_at = stored_at.get(&sequence).copied().context("an event of a message that was never stored")?;
+        let free_at = lanes.insert(key, event.stored_at_ms).unwrap_or(0);
+        let pause = event.stored_at_ms.saturating_sub(came_at.max(free_at));
+        if sequence <= alone as u64 {
+            before.push(pause)
+        } else {
+            during.push(pause)
+        }
+        checker.lock().unwrap_or_else(PoisonError::into_inner).came_out(event)?;
+    }
+    let verdict = checker.lock().unwrap_or_else(PoisonError::into_inner).verdict();
+    ensure!(verdict.violations.total() == 0, "the host did the work wrongly: {}", verdict.details.join("; "));
+    let (alone, swapping) = (pauses(before), pauses(during));
+    let longest = |reading: &Reading| reading.get(LONGEST_MS).copied().unwrap_or(0.0);
+    let ratio = longest(&swapping) / longest(&alone).max(1.0);
+    say(&format!(
+        "the longest pause of any lane: {} ms alone, {} ms with {swaps} swaps, {ratio:.1} times as long",
+        longest(&alone),
+        longest(&swapping)
+    ));
+    let mut swapping = swapping;
+    swapping.insert(RATIO.to_owned(), ratio);
+    Ok(vec![
+        Case::measured(BENCH, "alone", "10,000 messages a second asked for, skewed keys, no swap", &[alone]),
+        Case::measured(BENCH, "swapping", "the same, while new versions take over one after the other", &[swapping]),
+    ])
+}
+
+/// Lays down one version after the other, each when the one before it serves.
+async fn swap_all(host: &Host, swaps: u32) -> Result<()> {
+    for n in 0..swaps {
+        let before = version(host).await?;
+        host.write("consumers/ledger.wasm", &tools::stamped(&tools::guest("ledger")?, &format!("swap {n}"))?)?;
+        let waiting = wait::until("the new version serves", LIMIT, || async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok((version(host).await? != before).then_some(()))
+        });
+        waiting.await.with_context(|| format!("the host's log:\n{}", host.log_tail()))?;
+    }
+    Ok(())
+}
+
+/// The version that serves.
+async fn version(host: &Host) -> Result<Option<serde_json::Value>> {
+    Ok(host.consumer_status("bench").await?.get("version").cloned())
+}
+
+fn pauses(mut all: Vec<u64>) -> Reading {
+    all.sort_unstable();
+    let at = |part: f64| all.get((all.len().saturating_sub(1) as f64 * part) as usize).copied().unwrap_or(0);
+    // Milliseconds of a run: far below 2^53.
+    reading([
+        ("messages", all.len() as f64),
+        (LONGEST_MS, at(1.0) as f64),
+        ("pause_p999_ms", at(0.999) as f64),
+        ("pause_p50_ms", at(0.5) as f64),
+    ])
+}
