@@ -147,7 +147,7 @@ pelton.toml:13:10: error[PC021]: "filter" in [log] can't be "inof": did you mean
 pelton.toml:14:10: error[PC007]: "format" in [log] can't be "xml"
   help: choose "text" or "json"
 pelton.toml:15:2: error[PC003]: unknown field "metrics"
-  help: fields at the top level: nats, store, consumers, admin, limits, log, oci
+  help: fields at the top level: nats, store, consumers, admin, limits, log, telemetry, oci
 "#;
     assert_eq!(host_report(text).to_string(), expected);
 }
