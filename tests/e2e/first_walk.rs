@@ -155,6 +155,12 @@ async fn the_first_walk_goes_as_the_readme_tells_it() -> Result<()> {
     walk.must(&next("sed -i")?)?;
     let tested = walk.must(&next("pelton test")?)?;
     assert!(tested.contains("result: ok. 1 passed, 0 failed"), "{tested}");
+
+    walk.must(&next("pelton deploy --plan")?)?;
+    walk.must(&next("pelton deploy")?)?;
+    let back = walk.must(&next("pelton rollback regulars")?)?;
+    assert!(back.contains("is taken back"), "{back}");
+    assert_eq!(walk.must(&next("python3 publish.py carol")?)?, "regulars.carol b'3'\n");
     assert!(commands.next().is_none(), "the README tells more than this test does");
 
     a_broken_build_is_shown_and_the_version_before_goes_on(&walk, &log).await?;
@@ -171,6 +177,7 @@ async fn a_broken_build_is_shown_and_the_version_before_goes_on(walk: &Walk, log
     std::fs::write(&source, format!("{sound}\nthis is no Rust\n"))?;
     shows(log, "the version before goes on", 1, BUILT).await?;
     shows(log, "error: ", 1, SOON).await?;
-    assert_eq!(walk.must("python3 publish.py carol")?, "regulars.carol b'2'\n");
+    // Also the one that was brought back.
+    assert_eq!(walk.must("python3 publish.py dave")?, "regulars.dave b'3'\n");
     Ok(())
 }

@@ -81,6 +81,12 @@ async fn an_image_serves_and_a_tag_that_moved_is_swapped_in_by_a_deployment() ->
     stage.host.manifest("ledger", &manifest(&tag))?;
     serves(&stage, &two).await?;
     handles(&mut stage, 2).await?;
+    // Asked to deploy, the host looks at the tag again.
+    let three = component("three")?;
+    registry.push("acme/ledger", "1", &three)?;
+    let deployed = stage.host.run(&["deploy", "ledger"])?;
+    assert!(deployed.status.success(), "{deployed:?}");
+    serves(&stage, &three).await?;
 
     // Back to the first one by its digest, whatever the tag is now.
     stage.host.manifest("ledger", &manifest(&format!("oci://{}/acme/ledger@{first}", registry.address())))?;

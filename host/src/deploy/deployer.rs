@@ -94,6 +94,8 @@ pub struct Applied {
 
 /// Pause before another try of what failed and may pass by itself.
 pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long a deployment that was asked for waits for registries. What comes later is deployed when it comes.
+const SOURCES_GRACE: Duration = Duration::from_secs(20);
 /// How long consumers that declare streams wait for a connection, so that their subscriptions find the streams at the first look.
 const CONNECT_GRACE: Duration = Duration::from_secs(2);
 
@@ -136,6 +138,10 @@ impl Deployer {
     /// Looks at the directory and does what follows from it, for all consumers or as it was asked.
     pub async fn apply(&mut self, asked: Option<Deploy>) -> Applied {
         let mut round = Round::new(asked);
+        if round.is_asked() && !round.is_plan() {
+            // Whoever deploys wants what a tag means now.
+            self.deps.sources.ask_again(SOURCES_GRACE).await;
+        }
         let directory = self.deps.directory.clone();
         let sources = Arc::clone(&self.deps.sources);
         let complete = match tokio::task::spawn_blocking(move || look(&directory, &sources)).await {
