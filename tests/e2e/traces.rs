@@ -141,7 +141,9 @@ async fn an_event_that_is_published_after_a_restart_is_still_in_its_trace() -> R
     stage.client.create_stream(&StreamSpec::new("LATE", "late.>")).await?;
     stage.host.start().await?;
     let spans = collector.wait(3, SOON).await?;
-    let sent = one(&spans, "send late.>")?;
+    // Its consumer may not be deployed yet when it leaves, so the pattern of its grants need not be known.
+    let sent = spans.iter().find(|span| span.kind == "producer").context("the event")?;
+    assert!(sent.name.starts_with("send") && attribute(sent, "messaging.destination.name") == "late.a", "{sent:?}");
     assert_eq!((&sent.trace, &sent.parent), (&handled.trace, &handled.id));
     Ok(())
 }
@@ -194,10 +196,10 @@ async fn what_is_no_collector_is_refused_at_the_start() -> Result<()> {
     stage.host.spawn()?;
     let status = stage.host.wait_exit(SOON).await?;
     assert_eq!(status.code(), Some(1));
+    let log = stage.host.log();
     assert!(
-        stage.host.log().contains("OTEL_EXPORTER_OTLP_ENDPOINT: \"nowhere\" is no collector"),
-        "{}",
-        stage.host.log()
+        log.contains("OTEL_EXPORTER_OTLP_ENDPOINT") && log.contains("nowhere") && log.contains("is no collector"),
+        "{log}"
     );
     let stage = traced("localhost:4318", "sample_ratio = 2").await?;
     let checked = stage.host.run(&["check"])?;

@@ -178,7 +178,8 @@ impl Traces {
         }
     }
 
-    /// An event is handed to JetStream, for the first time or again. `whose` finds who emitted it, by name.
+    /// An event is handed to JetStream, for the first time or again. `whose` finds who emitted it, by name; after a start nobody may be there yet, and its span
+    /// has no pattern in its name then.
     pub fn leaving<'a>(&self, row: RowId, event: &Arc<Event>, whose: impl FnOnce(&str) -> Option<&'a Deployed>) {
         let header = event.headers.iter().find(|(name, _)| name.as_ref() == TRACEPARENT);
         let Some(ids) = header.and_then(|(_, value)| SpanIds::parse(value)).filter(|ids| ids.sampled) else { return };
