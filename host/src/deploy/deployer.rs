@@ -301,8 +301,15 @@ impl Deployer {
         }
         self.deps.board.set_file_problems(look.problems.clone());
         for (name, why) in &look.unusable {
-            self.deps.board.note(name, |entry| entry.deployment = Some(why.clone()));
+            let text = self.told(name, why);
+            self.deps.board.note(name, |entry| entry.deployment = Some(text));
         }
+    }
+
+    /// Why a version does not serve, with what goes on in its place if that was told before.
+    fn told(&self, name: &str, why: &str) -> String {
+        let remark = self.remarks.get(name).filter(|remark| remark.starts_with(why.trim_end()));
+        remark.map_or(why, String::as_str).to_owned()
     }
 
     /// The version that serves a consumer.
@@ -338,7 +345,8 @@ impl Deployer {
             let Some(refusal) = self.refused.holds(name, form) else { return true };
             let from = running.get(name).map(|form| form.version);
             round.note(name, Some(*step), from, Some(form.version), Verdict::Refused, Some(refusal.why.clone()));
-            self.deps.board.note(name, |entry| entry.deployment = Some(refusal.why.clone()));
+            let text = self.told(name, &refusal.why);
+            self.deps.board.note(name, |entry| entry.deployment = Some(text));
             false
         });
         steps.into_iter().map(|(name, step)| (name.to_owned(), step)).collect()
