@@ -295,5 +295,8 @@ pub(super) async fn purge(State(admin): State<Arc<Admin>>, Path(name): Path<Stri
     }
     let done = admin.operate(consumer, Operation::Forget).await?;
     done.map_err(|refused| Failed::refused(refused, &format!("consumer {name}")))?;
+    let versions = Arc::clone(&admin.versions);
+    let forgotten = tokio::task::spawn_blocking(move || versions.forget(&name)).await.map_err(Failed::internal)?;
+    forgotten.map_err(|error| Failed::internal(format!("all but its versions is gone: {error:#}")))?;
     Ok(Json(DoneView::one()))
 }

@@ -70,6 +70,22 @@ impl Versions {
         replace(&file, &text).with_context(|| format!("writing {}", file.display()))
     }
 
+    /// Forgets a consumer. The bytes of its versions go with the next [`Versions::prune`].
+    ///
+    /// # Errors
+    /// If its ledger can't be removed: then nothing is forgotten.
+    pub fn forget(&self, consumer: &str) -> anyhow::Result<()> {
+        let mut ledgers = self.ledgers.lock();
+        let file = self.history.join(format!("{consumer}.json"));
+        if let Err(error) = fs::remove_file(&file)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("removing {}", file.display()));
+        }
+        ledgers.remove(consumer);
+        Ok(())
+    }
+
     fn file(&self, version: Version) -> PathBuf {
         self.components.join(format!("{version}.wasm"))
     }
@@ -167,6 +183,16 @@ mod tests {
         let again = Versions::open(&root.path().join("versions")).unwrap();
         assert_eq!(again.ledger("orders").serving(), Some(version(b"one")));
         assert!(again.knows("orders") && !again.knows("others"));
+    }
+
+    #[test]
+    fn a_consumer_that_is_forgotten_has_no_versions_any_more() {
+        let root = tempfile::tempdir().unwrap();
+        let versions = Versions::open(root.path()).unwrap();
+        versions.update("orders", |ledger| ledger.serves(version(b"one"), 5)).unwrap();
+        versions.forget("orders").unwrap();
+        versions.forget("nobody").unwrap();
+        assert!(!versions.knows("orders") && !Versions::open(root.path()).unwrap().knows("orders"));
     }
 
     #[test]
