@@ -122,7 +122,7 @@ async fn a_request_that_makes_no_sense_is_answered_with_the_right_status() -> Re
         ("/parked/fails/release", "{}", 400, "a key, or"),
         ("/parked/fails/release", "{\"key\":\"a\",\"all\":true}", 400, "either"),
         ("/parked/fails/release", "{\"key\":\"b\"}", 404, "nothing of key"),
-        ("/parked/fails/drop", "{\"al\":true}", 422, "al"),
+        ("/parked/fails/drop", "{\"al\":true}", 400, "al"),
         ("/parked/fails/drop", "nonsense", 400, "JSON"),
         ("/dead-letters/fails/replay", "{\"all\":true,\"after\":\"x\"}", 400, "no place"),
         ("/consumers/nobody/pause", "{}", 404, "known are: fails"),
