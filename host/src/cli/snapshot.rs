@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+mod shown;
+
 /// Compares a text with the snapshot of this name.
 pub(super) fn assert_snapshot(name: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/snapshots").join(name);
