@@ -9,6 +9,7 @@ use pelton_core::message::{Failure, Message};
 
 use super::entries::{self, Shown};
 use crate::observe::{Observed, What};
+use crate::telemetry::printable;
 use crate::wasm::Line;
 
 /// More characters of a value are not printed.
@@ -110,19 +111,7 @@ fn shown(bytes: &[u8]) -> String {
     if cut.len() < text.len() {
         cut.push('…');
     }
-    printable(&cut)
-}
-
-/// Nothing of a message may move the cursor or clear the screen.
-fn printable(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if c.is_control() {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-        out
-    })
+    printable(&cut).into_owned()
 }
 
 #[cfg(test)]

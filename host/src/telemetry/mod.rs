@@ -7,9 +7,11 @@ mod exemplars;
 mod family;
 mod log;
 pub mod meters;
+mod printable;
 pub mod recent;
 pub mod scrape;
 pub mod table;
 pub mod traces;
 
 pub use log::{FILTER_VARIABLE, Format, InvalidFilter, TelemetryError, check_filter, init};
+pub use printable::printable;

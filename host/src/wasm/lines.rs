@@ -1,11 +1,10 @@
 //! The lines that a plug-in writes: through `log`, and through the standard streams. All end in the host's log, within the budgets of the attempt and of the
 //! consumer (see [`super::output`]).
 
-use std::borrow::Cow;
-
 use tracing::Level;
 
 use super::attempt::Attempt;
+use crate::telemetry::printable;
 
 /// Lines of one attempt that reach the log through `log`.
 const LOG_LINES_MAX: usize = 64;
@@ -193,30 +192,9 @@ impl Attempt {
     }
 }
 
-/// The text with control characters escaped, so that a plug-in can't forge lines of the log.
-fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 16), |mut out, c| {
-        if c.is_control() {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-        out
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_of_a_line_are_escaped() {
-        assert_eq!(printable("a\r\nb\u{1b}[31m ü"), "a\\r\\nb\\u{1b}[31m ü");
-        assert!(matches!(printable("plain ü"), Cow::Borrowed(_)));
-    }
 
     #[test]
     fn only_the_end_of_stderr_is_kept_to_explain_a_trap() {
