@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use async_nats::Subscriber;
+use async_nats::jetstream::context::PublishAckFuture;
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -102,23 +103,27 @@ async fn at_a_rate(stage: &Stage, messages: Vec<(String, Outgoing)>, mut events:
     let (sent, mut sent_at) = mpsc::unbounded_channel();
     let (client, runtime) = (stage.client.clone(), Handle::current());
     // A thread of its own: the runtime's timers know milliseconds only.
+    let (asked, mut acks) = mpsc::unbounded_channel::<PublishAckFuture>();
+    // Taken as they come: the client has room for some thousand that are not.
+    let stored = tokio::spawn(async move {
+        while let Some(ack) = acks.recv().await {
+            ack.await.context("a message was not stored")?;
+        }
+        anyhow::Ok(())
+    });
     let publishing = std::thread::spawn(move || -> Result<()> {
         let began = Instant::now();
-        let mut acks = Vec::with_capacity(count);
         for (place, (id, message)) in messages.iter().enumerate() {
             let due = began + Duration::from_nanos(place as u64 * 1_000_000_000 / RATE);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             // Handing it to the client never waits for the host, so a slow host does not slow the load down.
             sent.send((id.clone(), Instant::now())).ok().context("nobody listens")?;
-            acks.push(runtime.block_on(client.send(message))?);
+            asked
+                .send(runtime.block_on(client.send(message))?)
+                .ok()
+                .context("nobody waits for the server's answers")?;
         }
-        let stored = async {
-            for ack in acks {
-                ack.await.context("a message was not stored")?;
-            }
-            Ok(())
-        };
-        runtime.block_on(stored)
+        Ok(())
     });
     let mut heard: HashMap<Arc<str>, Instant> = HashMap::with_capacity(count);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(count as u64 / RATE) + LIMIT;
@@ -131,6 +136,7 @@ async fn at_a_rate(stage: &Stage, messages: Vec<(String, Outgoing)>, mut events:
         heard.entry(event.id.into()).or_insert(now);
     }
     tokio::task::spawn_blocking(move || publishing.join()).await?.ok().context("the publisher panicked")??;
+    stored.await??;
     let mut took = Vec::with_capacity(count);
     while let Ok((id, then)) = sent_at.try_recv() {
         let came = heard.get(id.as_str()).with_context(|| format!("no event of {id}"))?;
