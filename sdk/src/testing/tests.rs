@@ -1,3 +1,5 @@
+//! The in-memory host: what an attempt may do, and what is left of one that fails.
+
 use super::super::message;
 use super::*;
 use crate::outbox::Event as Emit;

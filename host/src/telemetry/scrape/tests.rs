@@ -1,3 +1,5 @@
+//! Scrapes against the table of metrics: what is there, and that nothing else is.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use pelton_core::batch::{Hold, StreamIdentity};
