@@ -34,8 +34,8 @@ pub enum Assignment {
     Fetch(Fetch),
 }
 
-/// A run that took this long ends between two messages, in microseconds: other lanes and consumers wait for the thread.
-const RUN_US_MAX: u64 = 10_000;
+/// A run that took this long ends between two messages, in microseconds: other lanes and consumers wait for the thread, and its outcomes for the commit.
+const RUN_US_MAX: u64 = 4_000;
 
 /// An executor that had nothing to do for so long drops the instances that it keeps.
 const KEPT_IDLE: Duration = Duration::from_secs(10);

@@ -42,7 +42,7 @@ impl Default for Settings {
         Self {
             runs_max: 8,
             executors: 2,
-            run_messages_max: 16,
+            run_messages_max: 256,
             relay_in_flight_max: 4_096,
             published_flush_ms: 1_000,
             jitter_seed: 0,
