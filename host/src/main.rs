@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// What one thread allocates another one frees: deliveries, runs, outcomes, batches. The C library's allocator took a third of the host's CPU time for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     pelton::cli::main()
 }
