@@ -162,7 +162,7 @@ async fn a_damaged_store_is_named_and_left_untouched() -> Result<()> {
     stage.ledger("a", 1).await?;
     stage.event().await?;
     stage.host.stop().await?;
-    for file in ["data/log.redb", "data/view.redb"] {
+    for file in ["data/commit.log", "data/view.redb"] {
         let path = stage.host.path(file);
         let whole = std::fs::read(&path)?;
         let mut damaged = whole.clone();

@@ -84,7 +84,7 @@ mod tests {
         for path in ["src/lib.rs", "Cargo.toml", "src/deep/er/mod.rs", "wit/x.wit"] {
             assert!(is_source(root, &root.join(path)), "{path}");
         }
-        for path in ["target/release/x.wasm", "data/log.redb", "Cargo.lock", "src/.lib.rs.swp", "tests/x.toml", ""] {
+        for path in ["target/release/x.wasm", "data/commit.log", "Cargo.lock", "src/.lib.rs.swp", "tests/x.toml", ""] {
             assert!(!is_source(root, &root.join(path)), "{path}");
         }
     }

@@ -205,7 +205,7 @@ mod tests {
         for good in ["/a/b/plugin.wasm", "/a/b", "/a", "/a/c/some.toml"] {
             assert!(matters(good), "{good}");
         }
-        for other in ["/a/b/plugin.wasm.tmp", "/a/log.redb", "/a/b/plugin"] {
+        for other in ["/a/b/plugin.wasm.tmp", "/a/commit.log", "/a/b/plugin"] {
             assert!(!matters(other), "{other}");
         }
     }

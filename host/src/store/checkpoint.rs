@@ -13,7 +13,6 @@ use pelton_core::time::Now;
 use super::error::CheckpointError;
 use super::files::Files;
 use super::fold::{self, Changes};
-use super::log;
 use super::overlay::Overlay;
 use super::reader::Reader;
 use super::record::{self, BatchRecord};
@@ -103,14 +102,14 @@ impl Checkpointer {
 
     /// One transaction. Says whether there may be more to do.
     fn step(&mut self, total: &mut Folded) -> Result<bool, CheckpointError> {
-        let raw = log::read_after(&self.files.log, self.meta.folded, FOLD_BYTES_MAX).map_err(CheckpointError::Log)?;
-        let mut records: Vec<(u64, BatchRecord<'_>)> = Vec::with_capacity(raw.records.len());
-        for (expected, (position, bytes)) in (self.meta.folded + 1..).zip(&raw.records) {
-            if *position != expected {
+        let raw = self.files.log.read_after(self.meta.folded, FOLD_BYTES_MAX).map_err(CheckpointError::Log)?;
+        let mut records: Vec<(u64, BatchRecord<'_>)> = Vec::with_capacity(raw.len());
+        for (expected, raw) in (self.meta.folded + 1..).zip(&raw) {
+            if raw.position != expected {
                 return Err(CheckpointError::Gap { position: expected });
             }
-            let record = record::decode(bytes.value()).map_err(|error| CheckpointError::Log(error.into()))?;
-            records.push((*position, record));
+            let record = record::decode(&raw.bytes).map_err(|error| CheckpointError::Log(error.into()))?;
+            records.push((raw.position, record));
         }
         if records.is_empty() && !self.something_is_over()? {
             return Ok(false);
@@ -152,14 +151,14 @@ impl Checkpointer {
     /// What the next checkpoint would do, without doing it.
     #[cfg(test)]
     pub(super) fn fold_only<T>(&self, look: impl FnOnce(&Changes<'_>) -> T) -> T {
-        let raw = log::read_after(&self.files.log, self.meta.folded, usize::MAX).unwrap();
+        let raw = self.files.log.read_after(self.meta.folded, usize::MAX).unwrap();
         let records: Vec<(u64, BatchRecord<'_>)> =
-            raw.records.iter().map(|(position, bytes)| (*position, record::decode(bytes.value()).unwrap())).collect();
+            raw.iter().map(|raw| (raw.position, record::decode(&raw.bytes).unwrap())).collect();
         look(&fold::fold(&records, &mut self.consumers.clone()).unwrap())
     }
 
     #[cfg(test)]
-    pub(super) fn log_file(&self) -> &redb::Database {
+    pub(super) fn log_file(&self) -> &super::log::LogFile {
         &self.files.log
     }
 

@@ -31,6 +31,12 @@ impl From<redb::Error> for StoreFailure {
     }
 }
 
+impl From<io::Error> for StoreFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// redb has an error type per call; all of them become its general one, and that a [`StoreFailure`].
 macro_rules! from_redb {
     ($($error:ty),*) => {
@@ -121,7 +127,7 @@ pub enum OpenError {
     },
     /// The two files don't belong together.
     #[error(
-        "log.redb and view.redb in {} don't belong together ({reason}); restore both from one backup, or choose another directory \
+        "commit.log and view.redb in {} don't belong together ({reason}); restore both from one backup, or choose another directory \
          (store.path)", .directory.display()
     )]
     Mismatch {
@@ -174,11 +180,11 @@ pub enum AppendError {
     Encode(#[source] RecordError),
     /// The commit log could not be written.
     #[error(
-        "the commit log (log.redb) can't be written: {0}; see whether the disk is full or failing, then start the host again"
+        "the commit log (commit.log) can't be written: {0}; see whether the disk is full or failing, then start the host again"
     )]
     Write(#[source] StoreFailure),
     /// An earlier append failed, and what it left is unknown.
-    #[error("the commit log (log.redb) takes nothing more after the error before; start the host again")]
+    #[error("the commit log (commit.log) takes nothing more after the error before; start the host again")]
     AfterError,
 }
 
@@ -186,7 +192,9 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The commit log could not be read.
-    #[error("the commit log (log.redb) can't be read: {0}; see whether the disk is failing, then start the host again")]
+    #[error(
+        "the commit log (commit.log) can't be read: {0}; see whether the disk is failing, then start the host again"
+    )]
     Log(#[source] StoreFailure),
     /// The view could not be written.
     #[error(
@@ -194,7 +202,7 @@ pub enum CheckpointError {
     )]
     View(#[source] StoreFailure),
     /// The log settles messages of a consumer that never began to read a stream.
-    #[error("record {position} of the commit log (log.redb) names consumer number {}, which is not known; restore the store from a backup", .consumer.0)]
+    #[error("record {position} of the commit log (commit.log) names consumer number {}, which is not known; restore the store from a backup", .consumer.0)]
     UnknownConsumer {
         /// The consumer.
         consumer: ConsumerId,
@@ -202,7 +210,7 @@ pub enum CheckpointError {
         position: u64,
     },
     /// A position of the log is not there.
-    #[error("record {position} of the commit log (log.redb) is missing; restore the store from a backup")]
+    #[error("record {position} of the commit log (commit.log) is missing; restore the store from a backup")]
     Gap {
         /// The position that is missing.
         position: u64,

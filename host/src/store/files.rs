@@ -1,4 +1,4 @@
-//! The two database files of a store: made together, locked together, opened only if both are sound.
+//! The two files of a store: made together, locked together, opened only if both are sound.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use redb::{Database, Durability, StorageBackend, WriteTransaction};
 
 use super::error::{OpenError, StoreFailure};
 use super::held::{Hold, hold};
-use super::log;
+use super::log::{LogFile, NoLog};
 use super::view::{self, FORMAT_VERSION, Meta, Snapshot};
 
 /// Where the files of a store are.
@@ -19,6 +19,8 @@ pub(super) struct Paths {
     pub(super) log: PathBuf,
     pub(super) view: PathBuf,
     lock: PathBuf,
+    /// Where formats up to 3 had their log.
+    log_of_before: PathBuf,
     log_in_the_making: PathBuf,
     view_in_the_making: PathBuf,
 }
@@ -27,24 +29,25 @@ impl Paths {
     pub(super) fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
-            log: directory.join("log.redb"),
+            log: directory.join("commit.log"),
             view: directory.join("view.redb"),
             lock: directory.join("lock"),
-            log_in_the_making: directory.join("log.redb.new"),
+            log_of_before: directory.join("log.redb"),
+            log_in_the_making: directory.join("commit.log.new"),
             view_in_the_making: directory.join("view.redb.new"),
         }
     }
 }
 
-/// Both databases, open. Closed cleanly when the last part of the store lets go of it.
+/// Both files, open. Closed cleanly when the last part of the store lets go of them.
 pub(super) struct Files {
-    pub(super) log: Database,
+    pub(super) log: LogFile,
     pub(super) view: Database,
     /// Held until both are closed: fields are dropped in this order.
     _lock: Option<File>,
 }
 
-/// Both databases, what was found in them, and a snapshot of the view.
+/// Both files, what was found in the view, and a snapshot of it.
 pub(super) struct Sound {
     pub(super) files: Files,
     pub(super) meta: Meta,
@@ -59,23 +62,8 @@ pub(super) fn begin(database: &Database) -> Result<WriteTransaction, StoreFailur
     Ok(transaction)
 }
 
-/// The memory that redb may use for each file, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CacheBytes {
-    log: usize,
-    view: usize,
-}
-
-impl CacheBytes {
-    /// Most of it goes to the view: the log is written once, read once, and small.
-    pub(super) fn split(bytes: usize) -> Self {
-        let log = (bytes / 8).min(16 << 20);
-        Self { log, view: bytes - log }
-    }
-}
-
 /// Opens the store in a directory; makes one if there is none.
-pub(super) fn open_directory(paths: &Paths, cache: CacheBytes, new_seed: u64) -> Result<Sound, OpenError> {
+pub(super) fn open_directory(paths: &Paths, cache: usize, new_seed: u64) -> Result<Sound, OpenError> {
     std::fs::create_dir_all(&paths.directory).map_err(|error| OpenError::io(&paths.directory, error))?;
     let lock = lock(&paths.lock)?;
     make_whole(paths, cache, new_seed)?;
@@ -102,13 +90,16 @@ fn file(path: &Path) -> Result<FileBackend, OpenError> {
 ///
 /// Both files are made under other names and renamed when both are complete, the log first. So a crash leaves neither (it is made again), the log
 /// and the other name of the view (it is renamed), or both. Anything else was not us: one of the files was lost.
-fn make_whole(paths: &Paths, cache: CacheBytes, seed: u64) -> Result<(), OpenError> {
+fn make_whole(paths: &Paths, cache: usize, seed: u64) -> Result<(), OpenError> {
     let exists = |path: &Path| path.try_exists().map_err(|error| OpenError::io(path, error));
     let rename = |from: &Path, to: &Path| std::fs::rename(from, to).map_err(|error| OpenError::io(from, error));
     let half =
         |present: &Path, missing: &Path| OpenError::HalfMissing { present: present.into(), missing: missing.into() };
     match (exists(&paths.log)?, exists(&paths.view)?) {
         (true, true) => Ok(()),
+        (false, true) if exists(&paths.log_of_before)? => {
+            Err(OpenError::OtherFormat { path: paths.log_of_before.clone(), found: 3, known: FORMAT_VERSION })
+        }
         (false, true) => Err(half(&paths.view, &paths.log)),
         (true, false) if exists(&paths.view_in_the_making)? => {
             rename(&paths.view_in_the_making, &paths.view)?;
@@ -116,8 +107,8 @@ fn make_whole(paths: &Paths, cache: CacheBytes, seed: u64) -> Result<(), OpenErr
         }
         (true, false) => Err(half(&paths.log, &paths.view)),
         (false, false) => {
-            make(&paths.view_in_the_making, cache.view, |view| view::create(view, &Meta::new(seed)))?;
-            make(&paths.log_in_the_making, cache.log, |log| log::create(log, seed))?;
+            fill_view(made(&paths.view_in_the_making)?, &paths.view_in_the_making, cache, seed)?;
+            fill_log(&made(&paths.log_in_the_making)?, &paths.log_in_the_making, seed)?;
             sync_directory(&paths.directory)?;
             rename(&paths.log_in_the_making, &paths.log)?;
             rename(&paths.view_in_the_making, &paths.view)?;
@@ -126,23 +117,21 @@ fn make_whole(paths: &Paths, cache: CacheBytes, seed: u64) -> Result<(), OpenErr
     }
 }
 
-fn make(path: &Path, cache: usize, fill: impl FnOnce(&Database) -> Result<(), StoreFailure>) -> Result<(), OpenError> {
+/// An empty file.
+fn made(path: &Path) -> Result<FileBackend, OpenError> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
     let file = opened.map_err(|error| OpenError::io(path, error))?;
-    let backend = FileBackend::new(file).map_err(|error| OpenError::database(path, error))?;
-    self::fill(backend, path, cache, fill)
+    FileBackend::new(file).map_err(|error| OpenError::database(path, error))
 }
 
-/// Makes a database on an empty backend.
-fn fill(
-    backend: impl StorageBackend,
-    path: &Path,
-    cache: usize,
-    fill: impl FnOnce(&Database) -> Result<(), StoreFailure>,
-) -> Result<(), OpenError> {
+fn fill_log(backend: &dyn StorageBackend, path: &Path, seed: u64) -> Result<(), OpenError> {
+    LogFile::create(backend, seed).map_err(|failure| OpenError::failure(path, failure))
+}
+
+fn fill_view(backend: impl StorageBackend, path: &Path, cache: usize, seed: u64) -> Result<(), OpenError> {
     let made = Database::builder().set_cache_size(cache).create_with_backend(backend);
     let database = made.map_err(|error| OpenError::database(path, error))?;
-    fill(&database).map_err(|failure| OpenError::failure(path, failure))?;
+    view::create(&database, &Meta::new(seed)).map_err(|failure| OpenError::failure(path, failure))?;
     database.close().map_err(|error| OpenError::database(path, error))
 }
 
@@ -155,31 +144,42 @@ pub(super) fn open_on<L: StorageBackend, V: StorageBackend>(
     log: L,
     view: V,
     paths: &Paths,
-    cache: CacheBytes,
+    cache: usize,
     lock: Option<File>,
 ) -> Result<Sound, OpenError> {
-    let (log, log_hold) = open_held(log, &paths.log, cache.log, |log| match log::load_meta(log)? {
-        None => Err(Unsound::Foreign("it has no commit log")),
-        Some(meta) if meta.format != FORMAT_VERSION => Err(Unsound::OtherFormat(meta.format)),
-        Some(meta) => Ok(meta),
-    })?;
-    let (view, view_hold) = open_held(view, &paths.view, cache.view, |view| match Meta::load_from(view)? {
+    let log = LogFile::open(Box::new(log)).map_err(|why| no_log(&paths.log, why))?;
+    let (view, view_hold) = open_held(view, &paths.view, cache, |view| match Meta::load_from(view)? {
         None => Err(Unsound::Foreign("it has no view")),
         Some(meta) if meta.format != FORMAT_VERSION => Err(Unsound::OtherFormat(meta.format)),
         Some(meta) => Ok((meta, Snapshot::open(view, &meta)?)),
     })?;
-    let (log, log_meta) = log;
     let (view, (meta, snapshot)) = view;
     let mismatch = |reason: String| OpenError::Mismatch { directory: paths.directory.clone(), reason: reason.into() };
-    if log_meta.seed != meta.seed {
+    if log.seed() != meta.seed {
         return Err(mismatch("they were made for different stores".into()));
     }
-    if log_meta.last < meta.folded {
-        return Err(mismatch(format!("the log ends at {}, the view knows it up to {}", log_meta.last, meta.folded)));
+    if log.last() < meta.folded {
+        return Err(mismatch(format!("the log ends at {}, the view knows it up to {}", log.last(), meta.folded)));
     }
-    log_hold.release().map_err(|error| OpenError::io(&paths.log, error))?;
+    if let Some(position) = log.gap_after(meta.folded) {
+        return Err(OpenError::Damaged {
+            path: paths.log.clone(),
+            reason: format!("record {position} is missing, and there are later ones").into(),
+        });
+    }
+    log.settle().map_err(|failure| OpenError::failure(&paths.log, failure))?;
     view_hold.release().map_err(|error| OpenError::io(&paths.view, error))?;
     Ok(Sound { files: Files { log, view, _lock: lock }, meta, snapshot })
+}
+
+fn no_log(path: &Path, why: NoLog) -> OpenError {
+    let path = path.to_owned();
+    match why {
+        NoLog::Foreign(reason) => OpenError::Foreign { path, reason: reason.into() },
+        NoLog::OtherFormat(found) => OpenError::OtherFormat { path, found, known: FORMAT_VERSION },
+        NoLog::Damaged(reason) => OpenError::Damaged { path, reason: reason.into() },
+        NoLog::Failed(failure) => OpenError::failure(&path, failure),
+    }
 }
 
 /// Why a database that could be opened is none of ours.
@@ -231,9 +231,9 @@ pub(super) fn create_on(
     log: impl StorageBackend,
     view: impl StorageBackend,
     paths: &Paths,
-    cache: CacheBytes,
+    cache: usize,
     seed: u64,
 ) -> Result<(), OpenError> {
-    fill(view, &paths.view, cache.view, |view| view::create(view, &Meta::new(seed)))?;
-    fill(log, &paths.log, cache.log, |log| log::create(log, seed))
+    fill_view(view, &paths.view, cache, seed)?;
+    fill_log(&log, &paths.log, seed)
 }

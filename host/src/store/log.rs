@@ -1,27 +1,21 @@
-//! The commit log: position → encoded batch, in the redb file `log.redb`. One insert and one durable commit for each batch.
+//! The commit log: position → encoded batch, in the file `commit.log`. One write and one sync for each batch.
 //!
-//! Positions begin at 1 and rise by one. What is folded into the view is removed by the committer's own transactions, a few records at a time, so
-//! that the file has one writer; the last record stays, so that a log that went back can be told from one that was trimmed.
+//! Positions begin at 1 and rise by one. What is folded into the view is written over by later records; the last record stays, so that a log that
+//! went back can be told from one that was trimmed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pelton_core::batch::Batch;
-use redb::{
-    AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
-    WriteTransaction,
-};
 
-use super::error::{AppendError, StoreFailure};
-use super::files::{Files, begin};
+use super::error::AppendError;
+use super::files::Files;
 use super::record::{self, BatchRecord};
-use super::view::FORMAT_VERSION;
 
-const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
-const META: TableDefinition<&str, u64> = TableDefinition::new("log-meta");
+mod file;
+mod places;
 
-/// Folded records that one append removes. More than one, so that the log shrinks while it is written to; few, so that no append is slow.
-const TRIMMED_MAX: usize = 64;
+pub(super) use file::{LogFile, NoLog};
 
 /// The memory kept for the next encoded batch, in bytes; a larger one is given back.
 const BUFFER_KEPT_BYTES: usize = 4 << 20;
@@ -41,9 +35,9 @@ pub struct Log {
 pub struct Appended {
     /// Its position in the log.
     pub position: u64,
-    /// The size of its record, in bytes.
+    /// What was written for it, in bytes.
     pub bytes: usize,
-    /// How many folded records were removed on this occasion.
+    /// How many folded records were let go of on this occasion.
     pub trimmed: usize,
 }
 
@@ -64,8 +58,10 @@ impl Log {
         self.failed = true;
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let record = record::encode(&BatchRecord::from(batch), buffer).map_err(AppendError::Encode)?;
-        let trimmed = self.commit(&record).map_err(AppendError::Write)?;
+        buffer.resize(file::HEADER_BYTES, 0);
+        let mut record = record::encode(&BatchRecord::from(batch), buffer).map_err(AppendError::Encode)?;
+        let folded = self.folded.load(Ordering::Acquire);
+        let trimmed = self.files.log.append(self.next, &mut record, folded).map_err(AppendError::Write)?;
         let appended = Appended { position: self.next, bytes: record.len(), trimmed };
         if record.capacity() <= BUFFER_KEPT_BYTES {
             self.buffer = record;
@@ -74,110 +70,4 @@ impl Log {
         self.failed = false;
         Ok(appended)
     }
-
-    fn commit(&self, record: &[u8]) -> Result<usize, StoreFailure> {
-        let transaction = begin(&self.files.log)?;
-        transaction.open_table(LOG)?.insert(self.next, record)?;
-        let trimmed = trim(&transaction, self.folded.load(Ordering::Acquire), TRIMMED_MAX)?;
-        transaction.commit()?;
-        Ok(trimmed)
-    }
-}
-
-/// Removes at most `max` records below this position.
-fn trim(transaction: &WriteTransaction, below: u64, max: usize) -> Result<usize, StoreFailure> {
-    let mut table = transaction.open_table(LOG)?;
-    let mut trimmed = 0;
-    while trimmed < max && table.first()?.is_some_and(|(position, _)| position.value() < below) {
-        table.pop_first()?;
-        trimmed += 1;
-    }
-    Ok(trimmed)
-}
-
-/// Removes all records below this position: after recovery, when nobody waits for an append.
-pub(super) fn trim_all(log: &Database, below: u64) -> Result<(), StoreFailure> {
-    let is_trimmed = {
-        let table = log.begin_read()?.open_table(LOG)?;
-        table.first()?.is_none_or(|(position, _)| position.value() >= below)
-    };
-    if is_trimmed {
-        return Ok(());
-    }
-    let transaction = begin(log)?;
-    trim(&transaction, below, usize::MAX)?;
-    transaction.commit()?;
-    Ok(())
-}
-
-/// What a log says of itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LogMeta {
-    pub(super) format: u64,
-    /// The same as its view's.
-    pub(super) seed: u64,
-    /// The position of the last record; 0: there was none yet.
-    pub(super) last: u64,
-}
-
-/// Makes the tables of a new log.
-pub(super) fn create(log: &Database, seed: u64) -> Result<(), StoreFailure> {
-    let transaction = begin(log)?;
-    transaction.open_table(LOG)?;
-    {
-        let mut meta = transaction.open_table(META)?;
-        meta.insert("format", FORMAT_VERSION)?;
-        meta.insert("seed", seed)?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// What the log says of itself; none if this is not a log.
-pub(super) fn load_meta(log: &Database) -> Result<Option<LogMeta>, StoreFailure> {
-    let transaction = log.begin_read()?;
-    let table = match transaction.open_table(META) {
-        Ok(table) => table,
-        Err(TableError::Storage(error)) => return Err(error.into()),
-        Err(_) => return Ok(None),
-    };
-    let value = |name: &str| Ok::<_, StoreFailure>(table.get(name)?.map(|value| value.value()));
-    let (Some(format), Some(seed)) = (value("format")?, value("seed")?) else { return Ok(None) };
-    if format != FORMAT_VERSION {
-        return Ok(Some(LogMeta { format, seed, last: 0 }));
-    }
-    let records = transaction.open_table(LOG)?;
-    let last = records.last()?.map_or(0, |(position, _)| position.value());
-    Ok(Some(LogMeta { format, seed, last }))
-}
-
-/// Records of the log, as they lie in redb's pages.
-pub(super) struct RawRecords {
-    /// Position and bytes of each, in order.
-    pub(super) records: Vec<(u64, AccessGuard<'static, &'static [u8]>)>,
-    /// Keeps the transaction that the records were read in alive, and so their pages from being used anew.
-    _table: ReadOnlyTable<u64, &'static [u8]>,
-}
-
-/// The durable records behind a position, in order, until they are `bytes_max` bytes; at least one if there is one.
-pub(super) fn read_after(log: &Database, position: u64, bytes_max: usize) -> Result<RawRecords, StoreFailure> {
-    let table = log.begin_read()?.open_table(LOG)?;
-    let mut records = Vec::new();
-    let mut bytes = 0;
-    for row in table.range(position + 1..)? {
-        let (position, record) = row?;
-        bytes += record.value().len();
-        records.push((position.value(), record));
-        if bytes >= bytes_max {
-            break;
-        }
-    }
-    Ok(RawRecords { records, _table: table })
-}
-
-/// How many records there are.
-#[cfg(test)]
-pub(super) fn count(log: &Database) -> u64 {
-    use redb::ReadableTableMetadata;
-    log.begin_read().unwrap().open_table(LOG).unwrap().len().unwrap()
 }

@@ -14,8 +14,8 @@ use pelton_core::time::Now;
 
 use super::checkpoint::Checkpointer;
 use super::error::{CheckpointError, OpenError, StoreFailure};
-use super::files::{self, CacheBytes, Paths, Sound};
-use super::log::{self, Log};
+use super::files::{self, Paths, Sound};
+use super::log::Log;
 use super::reader::Reader;
 
 /// Where a store is and how much it may use.
@@ -23,7 +23,7 @@ use super::reader::Reader;
 pub struct Settings {
     /// The directory with its files; made if it is missing.
     pub directory: PathBuf,
-    /// The memory for pages of both files, in bytes. What all checkpoints touch should fit.
+    /// The memory for pages of the view, in bytes. What all checkpoints touch should fit.
     pub cache_bytes: usize,
     /// How long the ids of applied messages are kept, in milliseconds of running time. They go at the earliest after this time and at the latest at about
     /// twice of it.
@@ -102,7 +102,7 @@ pub struct OutboxRow {
 /// store was brought up to date; nothing is lost then either.
 pub fn open(settings: &Settings, now: Now) -> Result<Opened, OpenError> {
     let paths = Paths::new(&settings.directory);
-    let sound = files::open_directory(&paths, CacheBytes::split(settings.cache_bytes), random_seed())?;
+    let sound = files::open_directory(&paths, settings.cache_bytes, random_seed())?;
     recover(sound, &paths, settings.processed_ids_ms, now)
 }
 
@@ -114,13 +114,12 @@ fn random_seed() -> u64 {
 pub(super) fn recover(sound: Sound, paths: &Paths, processed_ids_ms: u64, now: Now) -> Result<Opened, OpenError> {
     let Sound { files, meta, snapshot } = sound;
     let in_view = |failure: StoreFailure| OpenError::failure(&paths.view, failure);
-    let in_log = |failure: StoreFailure| OpenError::failure(&paths.log, failure);
     let consumers = snapshot.consumers().map_err(in_view)?;
     let files = Arc::new(files);
     let reader = Arc::new(Reader::new(files.clone(), snapshot, meta.seed));
     let mut checkpointer = Checkpointer::new(files.clone(), reader.clone(), meta, consumers, processed_ids_ms, now);
     let folded = checkpointer.run(now).map_err(|error| checkpoint_failed(paths, error))?;
-    log::trim_all(&files.log, folded.position).map_err(in_log)?;
+    files.log.trim(folded.position);
 
     let meta = *checkpointer.meta();
     let snapshot = reader.snapshot();

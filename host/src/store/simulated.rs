@@ -43,7 +43,7 @@ use pelton_core::time::Now;
 use redb::StorageBackend;
 
 use super::error::OpenError;
-use super::files::{self, CacheBytes, Paths};
+use super::files::{self, Paths};
 use super::open::{Opened, Settings, recover};
 
 /// What gets through a power loss in one piece, in bytes.
@@ -136,8 +136,7 @@ impl SimulatedDisk {
 /// [`OpenError`] if the disk fails.
 pub fn create_simulated(disk: &SimulatedDisk, settings: &Settings, seed: u64) -> Result<(), OpenError> {
     let paths = Paths::new(&settings.directory);
-    let cache = CacheBytes::split(settings.cache_bytes);
-    files::create_on(disk.handle(&disk.log), disk.handle(&disk.view), &paths, cache, seed)
+    files::create_on(disk.handle(&disk.log), disk.handle(&disk.view), &paths, settings.cache_bytes, seed)
 }
 
 /// Opens the store on this disk, as [`super::open()`] does. `directory` is only named in errors.
@@ -146,7 +145,7 @@ pub fn create_simulated(disk: &SimulatedDisk, settings: &Settings, seed: u64) ->
 /// As for [`super::open()`]; never, unless [`SimulatedDisk::fail_after`] made the disk fail.
 pub fn open_simulated(disk: &SimulatedDisk, settings: &Settings, now: Now) -> Result<Opened, OpenError> {
     let paths = Paths::new(&settings.directory);
-    let cache = CacheBytes::split(settings.cache_bytes);
+    let cache = settings.cache_bytes;
     let sound = files::open_on(disk.handle(&disk.log), disk.handle(&disk.view), &paths, cache, None)?;
     recover(sound, &paths, settings.processed_ids_ms, now)
 }

@@ -45,7 +45,7 @@ async fn once(stage: &Stage) -> Result<Reading> {
     let expected = stage.expected();
     stage.wait_events(expected.events(), || host.log_tail()).await?;
     host.kill()?;
-    let log = std::fs::metadata(host.path("data/log.redb")).context("the commit log")?.len();
+    let log = std::fs::metadata(host.path("data/commit.log")).context("the commit log")?.len();
     let began = Instant::now();
     host.start().await?;
     let ready = began.elapsed();

@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::rig::Rig;
 
 /// The store's files.
-const FILES: [&str; 2] = ["log.redb", "view.redb"];
+const FILES: [&str; 2] = ["commit.log", "view.redb"];
 
 /// What a host says that finds something wrong with a file.
 const REFUSALS: [&str; 4] = ["is damaged", "was not written by this host", "is not whole", "don't belong together"];

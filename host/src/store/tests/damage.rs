@@ -56,7 +56,7 @@ fn a_flipped_bit_is_found_and_the_file_left_as_it_was() {
     let mut random = Random(seed);
     let original = bytes_of(&settings.directory);
     let mut found = 0;
-    for name in ["log.redb", "view.redb"] {
+    for name in ["commit.log", "view.redb"] {
         let path = settings.directory.join(name);
         for _ in 0..60 {
             let mut bytes = original[&path].clone();
@@ -82,7 +82,7 @@ fn a_flipped_bit_is_found_and_the_file_left_as_it_was() {
 #[test]
 fn a_truncated_file_is_refused() {
     let (_directory, settings) = filled();
-    for name in ["log.redb", "view.redb"] {
+    for name in ["commit.log", "view.redb"] {
         let path = settings.directory.join(name);
         let whole = fs::read(&path).unwrap();
         for length in [0, 100, 4096, whole.len() / 2, whole.len() - 1] {
@@ -101,7 +101,7 @@ fn a_foreign_file_is_refused() {
     let path = settings.directory.join("view.redb");
     fs::write(&path, b"SQLite format 3\0").unwrap();
     assert!(matches!(refused(&settings, "view.redb"), OpenError::Foreign { .. }));
-    fs::copy(settings.directory.join("log.redb"), &path).unwrap();
+    fs::copy(settings.directory.join("commit.log"), &path).unwrap();
     assert!(matches!(refused(&settings, "view.redb"), OpenError::Foreign { .. }), "a log is no view");
 }
 
@@ -109,8 +109,8 @@ fn a_foreign_file_is_refused() {
 fn files_of_two_stores_are_not_mixed() {
     let (_directory, settings) = filled();
     let (_other_directory, other) = filled();
-    fs::copy(other.directory.join("log.redb"), settings.directory.join("log.redb")).unwrap();
-    assert!(matches!(refused(&settings, "log.redb"), OpenError::Mismatch { .. }));
+    fs::copy(other.directory.join("commit.log"), settings.directory.join("commit.log")).unwrap();
+    assert!(matches!(refused(&settings, "commit.log"), OpenError::Mismatch { .. }));
 }
 
 #[test]
@@ -118,31 +118,35 @@ fn a_log_that_went_back_is_refused() {
     let directory = TempDir::new().unwrap();
     let settings = settings(&directory);
     drop(open(&settings, NOW).unwrap());
-    let log = settings.directory.join("log.redb");
+    let log = settings.directory.join("commit.log");
     let old = fs::read(&log).unwrap();
     drop(Driver::new(open(&settings, NOW).unwrap()));
     drop(open(&settings, NOW).unwrap());
     fs::write(&log, old).unwrap();
-    assert!(matches!(refused(&settings, "log.redb"), OpenError::Mismatch { .. }));
+    assert!(matches!(refused(&settings, "commit.log"), OpenError::Mismatch { .. }));
 }
 
 #[test]
 fn another_format_is_refused() {
     let (_directory, settings) = filled();
-    for (name, table) in [("log.redb", "log-meta"), ("view.redb", "meta")] {
-        let set = |format: u64| {
-            let database = redb::Database::open(settings.directory.join(name)).unwrap();
-            let transaction = database.begin_write().unwrap();
-            transaction
-                .open_table(redb::TableDefinition::<&str, u64>::new(table))
-                .unwrap()
-                .insert("format", format)
-                .unwrap();
-            transaction.commit().unwrap();
-        };
+    let set_view = |format: u64| {
+        let database = redb::Database::open(settings.directory.join("view.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let meta = redb::TableDefinition::<&str, u64>::new("meta");
+        transaction.open_table(meta).unwrap().insert("format", format).unwrap();
+        transaction.commit().unwrap();
+    };
+    let set_log = |format: u64| {
+        let path = settings.directory.join("commit.log");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8..16].copy_from_slice(&format.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+    };
+    let set: [(&str, &dyn Fn(u64)); 2] = [("commit.log", &set_log), ("view.redb", &set_view)];
+    for (name, set) in set {
         set(1);
-        assert!(matches!(refused(&settings, name), OpenError::OtherFormat { found: 1, known: 3, .. }));
-        set(3);
+        assert!(matches!(refused(&settings, name), OpenError::OtherFormat { found: 1, known: 4, .. }));
+        set(4);
     }
     open(&settings, NOW).unwrap();
 }
@@ -175,7 +179,7 @@ fn a_store_in_use_is_refused() {
 #[test]
 fn half_a_store_is_refused() {
     let (_directory, settings) = filled();
-    for name in ["log.redb", "view.redb"] {
+    for name in ["commit.log", "view.redb"] {
         let (here, away) = (settings.directory.join(name), settings.directory.join("away"));
         fs::rename(&here, &away).unwrap();
         assert!(matches!(refused(&settings, name), OpenError::HalfMissing { .. }));
@@ -186,25 +190,25 @@ fn half_a_store_is_refused() {
 
 #[test]
 fn a_creation_that_was_interrupted_is_finished() {
-    let names = ["log.redb", "log.redb.new", "view.redb", "view.redb.new"];
+    let names = ["commit.log", "commit.log.new", "view.redb", "view.redb.new"];
     let (_directory, settings) = filled();
     let path = |name: &str| settings.directory.join(name);
     let whole = |name: &str| fs::read(path(name)).unwrap();
-    let (log, view) = (whole("log.redb"), whole("view.redb"));
+    let (log, view) = (whole("commit.log"), whole("view.redb"));
     let torn = vec![0; 5_000];
     // What the steps of a creation leave, one after the other.
     for left in [
         vec![("view.redb.new", &torn)],
-        vec![("view.redb.new", &view), ("log.redb.new", &torn)],
-        vec![("view.redb.new", &view), ("log.redb.new", &log)],
-        vec![("view.redb.new", &view), ("log.redb", &log)],
-        vec![("view.redb", &view), ("log.redb", &log)],
+        vec![("view.redb.new", &view), ("commit.log.new", &torn)],
+        vec![("view.redb.new", &view), ("commit.log.new", &log)],
+        vec![("view.redb.new", &view), ("commit.log", &log)],
+        vec![("view.redb", &view), ("commit.log", &log)],
     ] {
         names.iter().for_each(|name| drop(fs::remove_file(path(name))));
         left.iter().for_each(|(name, bytes)| fs::write(path(name), bytes).unwrap());
         let opened = open(&settings, NOW).unwrap();
         drop(opened);
-        assert!(path("log.redb").exists() && path("view.redb").exists());
-        assert!(!path("log.redb.new").exists() && !path("view.redb.new").exists());
+        assert!(path("commit.log").exists() && path("view.redb").exists());
+        assert!(!path("commit.log.new").exists() && !path("view.redb.new").exists());
     }
 }

@@ -182,8 +182,7 @@ fn a_store_that_was_closed_opens_without_a_repair() {
         driver.step(Random(number).step()).unwrap();
     }
     drop(driver);
-    for file in disk.files() {
-        // redb refuses to open a file for reading only that a crash left.
-        assert!(redb::Builder::new().open_read_only_with_backend(file).is_ok());
-    }
+    let [_, view] = disk.files();
+    // redb refuses to open a file for reading only that a crash left.
+    assert!(redb::Builder::new().open_read_only_with_backend(view).is_ok());
 }

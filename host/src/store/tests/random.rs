@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::driver::{Driver, PROCESSED_IDS_MS, Step};
-use crate::store::{Opened, Settings, log, open};
+use crate::store::{Opened, Settings, open};
 
 pub(super) fn settings(directory: &TempDir) -> Settings {
     Settings { directory: directory.path().join("store"), cache_bytes: 4 << 20, processed_ids_ms: PROCESSED_IDS_MS }
@@ -64,7 +64,7 @@ fn the_log_is_trimmed_behind_the_view_and_keeps_its_last_record() {
     assert_eq!(trimmed, 199, "the record at the view's position stays");
     drop((log, checkpointer, reader));
     let opened = open(&settings, Now::default()).unwrap();
-    assert_eq!(log::count(opened.checkpointer.log_file()), 1);
+    assert_eq!(opened.checkpointer.log_file().count(), 1);
 }
 
 #[test]
