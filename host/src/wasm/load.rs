@@ -150,7 +150,8 @@ impl Sandbox {
 
 /// A transaction over nothing, whose effects nobody keeps.
 fn trial_transaction(grants: Grants, limits: EffectLimits, version: Version) -> Transaction {
-    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name: "trial".into(), shared_state: true, version };
+    let (consumer_name, version) = ("trial".into(), version.to_string().into());
+    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name, shared_state: true, version };
     let message = Message {
         id: "trial".into(),
         mark: None,
