@@ -69,7 +69,7 @@ impl Bench {
             mark_ttl_ms: 1,
             consumer_name: "bench".into(),
             shared_state: false,
-            version: pelton_core::ids::Version([1; 32]),
+            version: pelton_core::ids::Version([1; 32]).to_string().into(),
         };
         Ok(Self {
             sandbox,

@@ -102,7 +102,7 @@ pub(crate) fn serving(name: &str, rules: Rules, meters: &ConsumerMeters) -> Serv
         mark_ttl_ms: rules.mark_ttl_ms,
         consumer_name: name.into(),
         shared_state: rules.shared_state,
-        version: rules.plugin.version(),
+        version: rules.plugin.version().to_string().into(),
     };
     meters.output.set_budget(rules.log);
     let identity = Identity { output: Arc::clone(&meters.output), ..Identity::clone(&rules.identity) };

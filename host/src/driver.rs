@@ -458,7 +458,7 @@ impl Driver {
             traces.leaving(row, &event, |name| consumers.find(|deployed| *deployed.name == *name));
         }
         faults::point("before-publish");
-        self.hands.publisher.publish(session, row, &event);
+        self.hands.publisher.publish(session, row, event);
         faults::point("after-publish");
     }
 

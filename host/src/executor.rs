@@ -86,13 +86,16 @@ fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note
     let _guard = PanicGuard::new("executor", notes.clone());
     shared.meters.executors.add(1);
     let mut kept = Kept::default();
-    while let Some(assignment) = next(work, &mut kept) {
-        let watch = Stopwatch::start();
+    let mut now = Stopwatch::start();
+    while let Some(assignment) = next(work, &mut kept, &mut now) {
+        let begun = now;
         let input = match assignment {
-            Assignment::Run(run, deployed, handed_over) => execute(shared, &mut kept, run, &deployed, handed_over),
-            Assignment::Fetch(fetch) => self::fetch(shared, fetch),
+            Assignment::Run(run, deployed, handed_over) => {
+                execute(shared, &mut kept, run, &deployed, handed_over, &mut now)
+            }
+            Assignment::Fetch(fetch) => self::fetch(shared, fetch, &mut now),
         };
-        shared.meters.busy_us.add(watch.elapsed_us());
+        shared.meters.busy_us.add(begun.until_us(now));
         let note = match input {
             Ok(input) => Note::Core(input),
             Err(error) => Note::Fatal(anyhow::Error::new(error).context("reading the store for an attempt")),
@@ -105,8 +108,19 @@ fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note
     }
 }
 
-/// The next assignment; none: there will be no more. Whoever has nothing to do looks after the instances that it keeps.
-fn next(work: &Receiver<Assignment>, kept: &mut Kept) -> Option<Assignment> {
+/// The next assignment; none: there will be no more. `now` is when the one before ended, and stays so where nothing had to be waited for: reads of the clock are
+/// dear in a virtual machine, and an executor can do with three for each message.
+fn next(work: &Receiver<Assignment>, kept: &mut Kept, now: &mut Stopwatch) -> Option<Assignment> {
+    if let Ok(assignment) = work.try_recv() {
+        return Some(assignment);
+    }
+    let assignment = wait(work, kept);
+    *now = Stopwatch::start();
+    assignment
+}
+
+/// Whoever has nothing to do looks after the instances that it keeps.
+fn wait(work: &Receiver<Assignment>, kept: &mut Kept) -> Option<Assignment> {
     loop {
         if kept.is_empty() {
             return work.recv().ok();
@@ -125,36 +139,49 @@ fn execute(
     run: Run,
     deployed: &Deployed,
     handed_over: Stopwatch,
+    now: &mut Stopwatch,
 ) -> Result<Input, ReadError> {
     let Run { consumer, lane, jobs } = run;
     let mut results = Vec::with_capacity(jobs.len());
-    let watch = Stopwatch::start();
+    let begun = *now;
     for job in jobs {
-        let overdue = !results.is_empty() && watch.elapsed_us() > RUN_US_MAX;
+        let overdue = !results.is_empty() && begun.until_us(*now) > RUN_US_MAX;
         if overdue || shared.draining.load(Ordering::Relaxed) {
             break;
         }
         if let Some(waited_ms) = job.waited_ms {
-            let waited_us = waited_ms.saturating_mul(1_000).saturating_add(handed_over.elapsed_us());
+            let waited_us = waited_ms.saturating_mul(1_000).saturating_add(handed_over.until_us(*now));
             deployed.meters.queue_wait_us.record(waited_us);
         }
-        let result = attempt(shared, kept, deployed, job)?;
+        let result = attempt(shared, kept, deployed, job, now)?;
         let failed = matches!(result, JobResult::Failed { .. });
+        // Where no attempt was made, none has read the clock.
+        if matches!(result, JobResult::Duplicate | JobResult::Stale | JobResult::Gap { .. }) {
+            *now = Stopwatch::start();
+        }
         results.push(result);
         if failed {
             break;
         }
     }
-    Ok(Input::RunEnded { consumer, lane, results, busy_us: watch.elapsed_us() })
+    Ok(Input::RunEnded { consumer, lane, results, busy_us: begun.until_us(*now) })
 }
 
-fn fetch(shared: &Shared, fetch: Fetch) -> Result<Input, ReadError> {
+fn fetch(shared: &Shared, fetch: Fetch, now: &mut Stopwatch) -> Result<Input, ReadError> {
     let Fetch { consumer, lane, ticket, after, rows_max, bytes_max } = fetch;
     let rows = shared.reader.fetch_parked(consumer, &lane, after, rows_max, bytes_max)?;
+    *now = Stopwatch::start();
     Ok(Input::Fetched { consumer, lane, ticket, rows })
 }
 
-fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> Result<JobResult, ReadError> {
+/// What becomes of a message. `now` is the end of the attempt afterwards, if one was made.
+fn attempt(
+    shared: &Shared,
+    kept: &mut Kept,
+    deployed: &Deployed,
+    job: Job,
+    now: &mut Stopwatch,
+) -> Result<JobResult, ReadError> {
     let Job { message, attempt, dedup, again, versions, waited_ms: _ } = job;
     let consumer = deployed.consumer;
     if let Some(mark) = message.mark.filter(|_| dedup && again == 0)
@@ -165,7 +192,7 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     }
     let serving = deployed.serving();
     let view = Arc::clone(&shared.reader) as Arc<dyn StateView>;
-    let now_ms = shared.clock.now().wall_ms;
+    let now_ms = shared.clock.wall_ms();
     let mut transaction = Transaction::new(view, Arc::clone(&serving.terms), consumer, Arc::clone(&message), now_ms);
     if again > 0 && transaction.handle_again(again)? {
         return Ok(JobResult::Duplicate);
@@ -186,7 +213,7 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
     if let Some((_, traced)) = &traced {
         transaction.trace(traced.ids);
     }
-    let watch = Stopwatch::start();
+    let begun = Stopwatch::start();
     let outcome = if let Some(observer) = &shared.observer {
         let Serving { plugin, limits, identity, .. } = &**serving;
         let (outcome, told) = shared.sandbox.run_told(plugin, limits, identity, transaction, attempt, seed)?;
@@ -195,9 +222,10 @@ fn attempt(shared: &Shared, kept: &mut Kept, deployed: &Deployed, job: Job) -> R
         observer.tell(observed(deployed, &message, attempt, what));
         outcome
     } else {
-        run(shared, kept, &serving, transaction, attempt, seed)?
+        run(shared, kept, &serving, transaction, attempt, seed, begun)?
     };
-    let (took_us, failure) = (watch.elapsed_us(), outcome.as_ref().err());
+    *now = Stopwatch::start();
+    let (took_us, failure) = (begun.until_us(*now), outcome.as_ref().err());
     serving.meters.attempt(failure.map_or(Called::Ok, Called::failed), took_us);
     if let Some((traces, traced)) = &traced {
         traces
@@ -231,6 +259,7 @@ fn run(
     transaction: Transaction,
     attempt: u32,
     seed: u64,
+    begun: Stopwatch,
 ) -> Result<Result<WriteSet, Failure>, ReadError> {
     let Serving { plugin, limits, identity, isolation, distrusted, .. } = serving;
     #[cfg(feature = "native-bench")]
@@ -242,7 +271,7 @@ fn run(
         _ => return shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed),
     };
     let message = Arc::clone(transaction.message());
-    let serves = Serves { plugin, limits, identity };
+    let serves = Serves { plugin, limits, identity, begun };
     let Outcome { result, differs } = shared.sandbox.run_kept(kept, reuse, serves, transaction, attempt, seed)?;
     if let Some(difference) = differs
         && !distrusted.swap(true, Ordering::Relaxed)

@@ -54,7 +54,7 @@ impl Books {
             mark_ttl_ms: 86_400_000,
             consumer_name: self.name.clone(),
             shared_state: self.policy.shared_state,
-            version: Version([1; 32]),
+            version: Version([1; 32]).to_string().into(),
         }
     }
 }

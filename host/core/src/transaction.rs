@@ -6,7 +6,7 @@
 mod again;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -14,7 +14,6 @@ use bytes::Bytes;
 
 use crate::effects::{Event, Scope, Space, StateValue, StateWrite, WriteSet};
 use crate::grants::{self, Grants};
-use crate::ids::Version;
 use crate::message::Message;
 use crate::trace::SpanIds;
 
@@ -155,8 +154,8 @@ pub struct Terms {
     pub consumer_name: Box<str>,
     /// Whether all keys of the consumer share their state.
     pub shared_state: bool,
-    /// The version of its plug-in, which its events carry.
-    pub version: Version,
+    /// The version of its plug-in in hex, as its events carry it: written once, not for each of them.
+    pub version: Box<str>,
 }
 
 /// The buffered reads and effects of one attempt.
@@ -403,8 +402,16 @@ impl Transaction {
 /// made anew gives out the same sequences again: its creation time keeps the ids apart.
 #[must_use]
 pub fn event_id(consumer: &str, message: &Message, number: impl fmt::Display) -> String {
+    /// Room for the numbers, as long as they may be, and what stands between them.
+    const NUMBERS_BYTES: usize = 64;
     let stream = &message.stream;
-    format!("{consumer}:{}:{:x}:{}:{number}", stream.name, stream.created_ns, message.sequence)
+    let mut id = String::with_capacity(consumer.len() + stream.name.len() + NUMBERS_BYTES);
+    id.push_str(consumer);
+    id.push(':');
+    id.push_str(&stream.name);
+    // Nothing can fail in a string.
+    _ = write!(id, ":{:x}:{}:{number}", stream.created_ns, message.sequence);
+    id
 }
 
 fn within(limit: &'static str, value: usize, max: usize) -> Result<(), CallError> {

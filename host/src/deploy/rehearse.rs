@@ -97,7 +97,7 @@ impl Rehearsal {
             mark_ttl_ms: rules.mark_ttl_ms,
             consumer_name: name.into(),
             shared_state: rules.shared_state,
-            version: rules.plugin.version(),
+            version: rules.plugin.version().to_string().into(),
         });
         let mut seen = Seen::default();
         for delivery in recent.messages {

@@ -5,13 +5,11 @@
 //! believes in. So an owner that publishes its refused rows again, in order, after `Connected`, keeps their order on the stream.
 
 mod in_flight;
+mod outbound;
 mod task;
 
 use std::sync::Arc;
 
-use async_nats::header::{HeaderName, HeaderValue};
-use async_nats::{HeaderMap, Subject};
-use bytes::Bytes;
 use pelton_core::effects::Event;
 use pelton_core::ids::RowId;
 use thiserror::Error;
@@ -22,7 +20,6 @@ use super::connect::Connection;
 
 /// How long an acknowledgement may take, in milliseconds.
 pub const ACK_TIMEOUT_MS: u64 = 5_000;
-const MESSAGE_ID: &str = "Nats-Msg-Id";
 
 /// What a publisher reports, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,20 +97,8 @@ pub enum PublishError {
 /// Takes reports. Called from the publisher's task: it must not block.
 pub type PublishSink = Arc<dyn Fn(PublishReport) + Send + Sync>;
 
-/// An event in the client's words.
-struct Outbound {
-    row: RowId,
-    session: u64,
-    subject: Box<str>,
-    headers: HeaderMap,
-    payload: Bytes,
-    bytes: usize,
-}
-
 enum Command {
-    Publish(Box<Outbound>),
-    /// It can't be published under any session.
-    Refuse(PublishResult),
+    Publish { session: u64, row: RowId, event: Arc<Event> },
     Stop,
 }
 
@@ -126,13 +111,9 @@ pub struct PublisherHandle {
 impl PublisherHandle {
     /// Publishes an event, under its id as `Nats-Msg-Id`. `session` is the one of the last `Connected` that the caller has handled. Every call is
     /// answered by one result; how many are under way is for the caller to bound.
-    pub fn publish(&self, session: u64, row: RowId, event: &Event) {
-        let command = match outbound(session, row, event) {
-            Ok(outbound) => Command::Publish(Box::new(outbound)),
-            Err(error) => Command::Refuse(PublishResult::Refused { row, error }),
-        };
+    pub fn publish(&self, session: u64, row: RowId, event: Arc<Event>) {
         // A task that is gone was told to stop.
-        let _ = self.commands.send(command);
+        let _ = self.commands.send(Command::Publish { session, row, event });
     }
 }
 
@@ -163,21 +144,4 @@ impl Publisher {
         let _ = self.handle.commands.send(Command::Stop);
         let _ = self.task.await;
     }
-}
-
-fn outbound(session: u64, row: RowId, event: &Event) -> Result<Outbound, PublishError> {
-    let invalid = |reason: String| PublishError::Invalid { subject: event.subject.clone(), reason: reason.into() };
-    Subject::validated(&*event.subject).map_err(|error| invalid(error.to_string()))?;
-    let mut headers = HeaderMap::new();
-    // The header block begins with a version line and ends with an empty one.
-    let mut bytes = event.payload.len() + "NATS/1.0\r\n\r\n".len();
-    let id = (MESSAGE_ID, &*event.id);
-    for (name, value) in std::iter::once(id).chain(event.headers.iter().map(|(name, value)| (&**name, &**value))) {
-        let known: HeaderName = name.parse().map_err(|_| invalid(format!("header name {name:?} is not one")))?;
-        let content: HeaderValue =
-            value.parse().map_err(|_| invalid(format!("the value of header {name} has a line break")))?;
-        bytes += name.len() + value.len() + ": \r\n".len();
-        headers.append(known, content);
-    }
-    Ok(Outbound { row, session, subject: event.subject.clone(), headers, payload: event.payload.clone(), bytes })
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pelton_core::ids::Version;
 use pelton_core::transaction::{EffectLimits, Transaction};
@@ -13,6 +13,7 @@ use super::growth::Growth;
 use super::lines::Lines;
 use super::output::Output;
 use super::wasi::Wasi;
+use crate::clock::Stopwatch;
 
 /// Who a plug-in runs for. Shared by all attempts of a consumer.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +65,7 @@ pub(super) struct Call {
     pub(super) attempt: u32,
     pub(super) seed: u64,
     pub(super) limits: RunLimits,
+    pub(super) begun: Stopwatch,
 }
 
 /// The data of an attempt's store.
@@ -73,7 +75,7 @@ pub(super) struct Attempt {
     pub(super) transaction: Transaction,
     pub(super) attempt: u32,
     pub(super) limits: RunLimits,
-    pub(super) started: Instant,
+    pub(super) begun: Stopwatch,
     pub(super) growth: Growth,
     pub(super) lines: Lines,
     pub(super) wasi: Wasi,
@@ -81,17 +83,17 @@ pub(super) struct Attempt {
 
 impl Attempt {
     pub(super) fn new(call: Call) -> Self {
-        let Call { identity, version, transaction, attempt, seed, limits } = call;
+        let Call { identity, version, transaction, attempt, seed, limits, begun } = call;
         Self {
             wasi: Wasi::new(seed),
             growth: Growth::new(limits.memory_bytes),
             lines: Lines::default(),
-            started: Instant::now(),
             identity,
             version,
             transaction,
             attempt,
             limits,
+            begun,
         }
     }
 
@@ -104,7 +106,7 @@ impl Attempt {
 
     /// What is left of the attempt's time.
     pub(super) fn time_left(&self) -> Duration {
-        Duration::from_millis(self.limits.timeout_ms).saturating_sub(self.started.elapsed())
+        Duration::from_millis(self.limits.timeout_ms).saturating_sub(Duration::from_micros(self.begun.elapsed_us()))
     }
 }
 

@@ -20,6 +20,7 @@ use super::ended;
 use super::generated::{ConsumerPre, exports};
 use super::sandbox::Sandbox;
 use super::verify::{self, LoadError};
+use crate::clock::Stopwatch;
 
 /// Time of a trial instance, in milliseconds. Longer than an attempt's, since interpreters set themselves up here, and compilers keep the machine busy.
 const TRIAL_TIMEOUT_MS: u64 = 5_000;
@@ -125,6 +126,7 @@ impl Sandbox {
             attempt: 1,
             seed: 0,
             limits,
+            begun: Stopwatch::start(),
         };
         let _permit = self.gate.enter();
         let mut store = self.store(call);
@@ -150,7 +152,8 @@ impl Sandbox {
 
 /// A transaction over nothing, whose effects nobody keeps.
 fn trial_transaction(grants: Grants, limits: EffectLimits, version: Version) -> Transaction {
-    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name: "trial".into(), shared_state: true, version };
+    let (consumer_name, version) = ("trial".into(), version.to_string().into());
+    let terms = Terms { grants, limits, mark_ttl_ms: 1, consumer_name, shared_state: true, version };
     let message = Message {
         id: "trial".into(),
         mark: None,

@@ -22,6 +22,7 @@ use super::lines::Line;
 use super::load::Plugin;
 use super::precompiled::Precompiled;
 use super::wasi;
+use crate::clock::Stopwatch;
 
 /// What there is to tell of an attempt besides its outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,8 +101,8 @@ impl Sandbox {
         attempt: u32,
         seed: u64,
     ) -> Result<Result<WriteSet, Failure>, ReadError> {
-        let identity = Arc::clone(identity);
-        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
+        let (identity, begun) = (Arc::clone(identity), Stopwatch::start());
+        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits, begun };
         self.run_fresh(plugin, call, false)
     }
 
@@ -119,14 +120,14 @@ impl Sandbox {
         seed: u64,
     ) -> Result<(Result<WriteSet, Failure>, Told), ReadError> {
         let message = Arc::clone(transaction.message());
-        let identity = Arc::clone(identity);
-        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits };
+        let (identity, begun) = (Arc::clone(identity), Stopwatch::start());
+        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits, begun };
         let _permit = self.gate.enter();
         let mut store = self.store(call);
         store.data_mut().lines.keep();
         let instance = plugin.pre.instantiate(&mut store);
         let called = instance.and_then(|instance| handle(&instance, &mut store, &message));
-        let time_us = u64::try_from(store.data().started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let time_us = store.data().begun.elapsed_us();
         let outcome = finish(called, &mut store)?;
         let data = store.data_mut();
         Ok((outcome, Told { lines: data.lines.take(), memory_bytes: data.growth.memory_bytes(), time_us }))

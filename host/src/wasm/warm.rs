@@ -6,7 +6,7 @@
 //! be tested: an *audit* makes an attempt a second time in a fresh instance and compares the effects. When they differ, the fresh instance is right.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pelton_core::effects::WriteSet;
 use pelton_core::message::Failure;
@@ -19,6 +19,7 @@ use super::clock;
 use super::generated::Consumer;
 use super::load::Plugin;
 use super::sandbox::{self, Sandbox};
+use crate::clock::Stopwatch;
 
 /// Instances that one thread keeps, at most. Each holds its memory, so this is also a bound on that.
 pub const KEPT_PER_THREAD: u32 = 32;
@@ -32,6 +33,8 @@ pub struct Serves<'a> {
     pub limits: &'a RunLimits,
     /// Its consumer. Instances of one identity are not taken for another's, also not if the two are equal.
     pub identity: &'a Arc<Identity>,
+    /// When the attempt began: its time runs from there.
+    pub begun: Stopwatch,
 }
 
 /// How an attempt went that may have been made in a kept instance.
@@ -71,7 +74,7 @@ struct Instance {
     store: Store<Attempt>,
     exports: Consumer,
     invocations: u32,
-    since: Instant,
+    since: Stopwatch,
 }
 
 impl Instance {
@@ -92,8 +95,10 @@ impl Instance {
         sandbox::finish(called, &mut self.store)
     }
 
-    fn is_within(&self, reuse: &Reuse) -> bool {
-        self.invocations < reuse.invocations_max && self.since.elapsed() < Duration::from_millis(reuse.age_max_ms)
+    /// Whether it may serve an attempt that begins now.
+    fn is_within(&self, reuse: &Reuse, now: Stopwatch) -> bool {
+        let age_max_us = reuse.age_max_ms.saturating_mul(1_000);
+        self.invocations < reuse.invocations_max && self.since.until_us(now) < age_max_us
     }
 }
 
@@ -106,7 +111,7 @@ impl Kept {
 
     /// Drops those that are older than `age`: of consumers that were stopped or have nothing to do.
     pub fn drop_older(&mut self, age: Duration) {
-        self.instances.retain(|instance| instance.since.elapsed() < age);
+        self.instances.retain(|instance| Duration::from_micros(instance.since.elapsed_us()) < age);
     }
 
     /// The instance for this consumer, if it is still good. What it had under other rules goes.
@@ -114,7 +119,7 @@ impl Kept {
         let consumer = &serves.identity.consumer;
         let place = self.instances.iter().rposition(|instance| instance.identity.consumer == *consumer)?;
         let instance = self.instances.remove(place);
-        (instance.serves(serves) && instance.is_within(reuse)).then_some(instance)
+        (instance.serves(serves) && instance.is_within(reuse, serves.begun)).then_some(instance)
     }
 
     fn keep(&mut self, instance: Instance) {
@@ -139,21 +144,22 @@ impl Sandbox {
         attempt: u32,
         seed: u64,
     ) -> Result<Outcome, ReadError> {
-        let Serves { plugin, limits, identity } = serves;
-        let call = |transaction| Call {
+        let Serves { plugin, limits, identity, begun } = serves;
+        let call = |transaction, begun| Call {
             identity: Arc::clone(identity),
             version: plugin.version,
             transaction,
             attempt,
             seed,
             limits: *limits,
+            begun,
         };
         let Some(mut used) = kept.take(&serves, reuse) else {
-            let result = self.run_and_keep(kept, &serves, call(transaction))?;
+            let result = self.run_and_keep(kept, &serves, call(transaction, begun))?;
             return Ok(Outcome { result, differs: None });
         };
         let again = transaction.clone();
-        let result = used.run(call(transaction))?;
+        let result = used.run(call(transaction, begun))?;
         let audited = reuse.audit_one_in.is_some_and(|one_in| scramble(seed).is_multiple_of(one_in.max(1).into()));
         match &result {
             Ok(_) => {
@@ -166,7 +172,8 @@ impl Sandbox {
             Err(Failure::Timeout { .. }) => return Ok(Outcome { result, differs: None }),
             Err(_) => drop(used),
         }
-        let fresh = self.run_fresh(plugin, call(again), result.is_ok())?;
+        // An attempt of its own, with all of the time that one has.
+        let fresh = self.run_fresh(plugin, call(again, Stopwatch::start()), result.is_ok())?;
         // Without audits a failure is made good in silence: it is what a plug-in looks like that slowly fills its memory.
         let differs = if reuse.audit_one_in.is_some() { difference(&result, &fresh) } else { None };
         Ok(Outcome { result: fresh, differs })
@@ -195,7 +202,7 @@ impl Sandbox {
                 store,
                 exports,
                 invocations: 1,
-                since: Instant::now(),
+                since: Stopwatch::start(),
             });
         }
         Ok(result)

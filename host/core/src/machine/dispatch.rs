@@ -36,11 +36,15 @@ impl Core {
         let Some(state) = self.consumers.get_mut(&consumer) else { return };
         let known = key.as_ref().and_then(|key| state.by_key.get(key)).copied();
         if let Some((id, lane)) = known.and_then(|id| Some((id, self.lanes.get_mut(id)?))) {
-            // Deliveries come in stream order, so this is nearly always the end; a redelivered one still takes its own place, behind what runs.
+            // Deliveries come in stream order, so its place is nearly always the end, and the last one alone is looked at; a redelivered one still takes its
+            // own place, behind what runs.
             let running = if let LaneState::Running { jobs, .. } = lane.state { jobs } else { 0 };
             let is_before =
                 |other: &Waiting| other.released.is_some() || other.message.sequence < waiting.message.sequence;
-            let at = lane.queue.partition_point(is_before);
+            let at = match lane.queue.back() {
+                Some(last) if !is_before(last) => lane.queue.partition_point(is_before),
+                _ => lane.queue.len(),
+            };
             if let LaneState::Backoff { load, .. } = &mut lane.state {
                 let more = Load::of(&waiting);
                 load.add(more);

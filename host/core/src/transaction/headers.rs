@@ -21,11 +21,11 @@ impl Transaction {
     pub(super) fn event_headers(&self, given: &[(String, String)]) -> Vec<Header> {
         let message = &self.message;
         let correlation = message.header(CORRELATION_ID).unwrap_or(&message.id);
-        let mut headers = vec![
-            (CORRELATION_ID.into(), correlation.into()),
-            (CAUSATION_ID.into(), message.id.clone()),
-            (VERSION.into(), self.terms.version.to_string().into()),
-        ];
+        // Three of the host's, and two that tell of a trace if there is one.
+        let mut headers: Vec<Header> = Vec::with_capacity(5 + given.len());
+        headers.push((CORRELATION_ID.into(), correlation.into()));
+        headers.push((CAUSATION_ID.into(), message.id.clone()));
+        headers.push((VERSION.into(), self.terms.version.clone()));
         let state = message.header(TRACESTATE).map(|value| (TRACESTATE.into(), value.into()));
         let carried = message.header(TRACEPARENT);
         if let Some(span) = self.trace {
@@ -46,12 +46,12 @@ impl Transaction {
 
 /// Whether a plug-in may give an event this header.
 pub(super) fn check(name: &str, value: &str) -> Result<(), EmitRefused> {
-    let lower = name.to_ascii_lowercase();
+    let begins_with = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let problem = if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
         "its name is not printable ASCII without colons"
     } else if value.chars().any(char::is_control) {
         "its value holds a control character"
-    } else if lower.starts_with("nats-") || lower.starts_with("pelton-") {
+    } else if begins_with("nats-") || begins_with("pelton-") {
         "names that begin with Nats- or pelton- belong to NATS and the host"
     } else {
         return Ok(());

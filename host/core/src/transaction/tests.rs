@@ -57,7 +57,7 @@ fn terms(limits: EffectLimits) -> Arc<Terms> {
         mark_ttl_ms: 1_000,
         consumer_name: "c".into(),
         shared_state: false,
-        version: Version([0xab; 32]),
+        version: Version([0xab; 32]).to_string().into(),
     })
 }
 
@@ -113,6 +113,18 @@ fn events_have_ids_that_depend_on_message_and_position_only() {
 }
 
 #[test]
+fn an_event_id_stays_the_same_from_version_to_version_of_the_host() {
+    let mut extreme = Message::clone(&message(&[]));
+    extreme.stream = Arc::new(StreamIdentity { name: "ORDERS".into(), created_ns: 1_764_144_503_000_000_000 });
+    assert_eq!(event_id("shop", &extreme, 12), "shop:ORDERS:187b801421c5e600:7:12");
+    extreme.stream = Arc::new(StreamIdentity { name: Box::default(), created_ns: i64::MIN });
+    extreme.sequence = u64::MAX;
+    let again = format_args!("{}:again-{}", usize::MAX, u32::MAX).to_string();
+    let id = format!("c::8000000000000000:18446744073709551615:{again}");
+    assert_eq!(event_id("c", &extreme, again), id);
+}
+
+#[test]
 fn events_carry_causes_and_the_trace() {
     let caused = |headers: &[(&str, &str)]| {
         let view = Arc::new(MapView::default());
@@ -142,9 +154,15 @@ fn a_refused_event_leaves_nothing() {
             "{subject}"
         );
     }
-    for (name, value) in
-        [("", "x"), ("a:b", "x"), ("a", "x\r\ny"), ("a", "\r"), ("Nats-Msg-Id", "x"), ("pelton-x", "y")]
-    {
+    for (name, value) in [
+        ("", "x"),
+        ("a:b", "x"),
+        ("a", "x\r\ny"),
+        ("a", "\r"),
+        ("Nats-Msg-Id", "x"),
+        ("pelton-x", "y"),
+        ("PELTON-", "y"),
+    ] {
         let refused = tx.emit("out.a", Bytes::new(), &[(name.into(), value.into())], None).unwrap();
         assert!(matches!(refused, Err(EmitRefused::InvalidHeader(_))), "{name:?}: {value:?}");
     }

@@ -1,19 +1,22 @@
 //! The publisher's task: one session after the other, on each of them events out and acknowledgements in.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::ReadyChunks;
+use pelton_core::effects::Event;
 use pelton_core::ids::RowId;
 use serde::Deserialize;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
 use super::in_flight::InFlight;
-use super::{ACK_TIMEOUT_MS, Command, Outbound, PublishError, PublishReport, PublishResult, PublishSink};
+use super::outbound::{Outbound, outbound};
+use super::{ACK_TIMEOUT_MS, Command, PublishError, PublishReport, PublishResult, PublishSink};
 use crate::nats::connect::{Session, Sessions};
 
 /// Most acknowledgements, and most events, that are taken at one time.
@@ -33,8 +36,10 @@ pub(super) async fn run(mut sessions: Sessions, mut commands: UnboundedReceiver<
             command = commands.recv() => {
                 let result = match command {
                     None | Some(Command::Stop) => return,
-                    Some(Command::Publish(outbound)) => disconnected(outbound.row),
-                    Some(Command::Refuse(result)) => result,
+                    Some(Command::Publish { row, event, .. }) => {
+                        let error = outbound(&event).err().unwrap_or(PublishError::Disconnected);
+                        PublishResult::Refused { row, error }
+                    }
                 };
                 sink(PublishReport::Results(vec![result]));
                 continue;
@@ -111,8 +116,7 @@ impl Line {
         let mut stop = false;
         for command in run.drain(..) {
             match command {
-                Command::Publish(outbound) => results.extend(self.publish(*outbound).await),
-                Command::Refuse(result) => results.push(result),
+                Command::Publish { session, row, event } => results.extend(self.publish(session, row, event).await),
                 Command::Stop => stop = true,
             }
         }
@@ -120,28 +124,33 @@ impl Line {
     }
 
     /// Hands an event to the client. A result: it was refused.
-    async fn publish(&mut self, outbound: Outbound) -> Option<PublishResult> {
-        let Outbound { row, session, subject, headers, payload, bytes } = outbound;
+    async fn publish(&mut self, session: u64, row: RowId, event: Arc<Event>) -> Option<PublishResult> {
         let refused = |error| Some(PublishResult::Refused { row, error });
+        let Outbound { subject, headers, bytes } = match outbound(&event) {
+            Ok(outbound) => outbound,
+            Err(error) => return refused(error),
+        };
         if session != self.session.number {
             return refused(PublishError::Disconnected);
         }
         let bytes_max = self.session.client.max_payload();
+        let too_large = || PublishError::TooLarge { subject: event.subject.clone(), bytes, bytes_max };
         if bytes > bytes_max {
-            return refused(PublishError::TooLarge { subject, bytes, bytes_max });
+            return refused(too_large());
         }
         let reply = format!("{}.{}", self.inbox, row.0);
-        let target = subject.to_string();
-        match self.session.client.publish_with_reply_and_headers(target, reply, headers, payload).await {
+        let payload = event.payload.clone();
+        match self.session.client.publish_with_reply_and_headers(subject, reply, headers, payload).await {
             Ok(()) => {
                 let deadline = Instant::now() + Duration::from_millis(ACK_TIMEOUT_MS);
-                self.in_flight.insert(row, subject, deadline);
+                self.in_flight.insert(row, event, deadline);
                 None
             }
             Err(error) => match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => refused(PublishError::TooLarge { subject, bytes, bytes_max }),
+                PublishErrorKind::MaxPayloadExceeded => refused(too_large()),
                 PublishErrorKind::InvalidSubject => {
-                    refused(PublishError::Invalid { subject, reason: error.to_string().into() })
+                    let (subject, reason) = (event.subject.clone(), error.to_string().into());
+                    refused(PublishError::Invalid { subject, reason })
                 }
                 PublishErrorKind::Send => refused(PublishError::Disconnected),
             },
@@ -151,8 +160,8 @@ impl Line {
     /// What an acknowledgement says; none if its row is not under way any more.
     fn result(&mut self, ack: &Message) -> Option<PublishResult> {
         let row = RowId(ack.subject.rsplit('.').next()?.parse().ok()?);
-        let subject = self.in_flight.remove(row)?;
-        Some(match read_ack(ack, subject) {
+        let event = self.in_flight.remove(row)?;
+        Some(match read_ack(ack, &event.subject) {
             Ok(()) => PublishResult::Acked(row),
             Err(error) => PublishResult::Refused { row, error },
         })
@@ -181,18 +190,20 @@ struct AckError<'a> {
     description: Cow<'a, str>,
 }
 
-fn read_ack(ack: &Message, subject: Box<str>) -> Result<(), PublishError> {
+fn read_ack(ack: &Message, subject: &str) -> Result<(), PublishError> {
     if ack.status.is_some_and(|status| status.as_u16() == 503) {
-        return Err(PublishError::NoStream { subject });
+        return Err(PublishError::NoStream { subject: subject.into() });
     }
     match serde_json::from_slice::<PubAck<'_>>(&ack.payload) {
-        Ok(PubAck { error: Some(error), .. }) => {
-            Err(PublishError::Stream { subject, code: error.err_code, reason: error.description.into() })
-        }
+        Ok(PubAck { error: Some(error), .. }) => Err(PublishError::Stream {
+            subject: subject.into(),
+            code: error.err_code,
+            reason: error.description.into(),
+        }),
         Ok(PubAck { stream: Some(_), .. }) => Ok(()),
         // Some other program answered on the event's subject.
         _ => Err(PublishError::Stream {
-            subject,
+            subject: subject.into(),
             code: 0,
             reason: "the answer is no acknowledgement of a stream".into(),
         }),

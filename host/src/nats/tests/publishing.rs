@@ -29,7 +29,7 @@ impl Writer {
     }
 
     pub(super) fn publish(&self, row: u64, event: &Event) {
-        self.handle.publish(self.session, RowId(row), event);
+        self.handle.publish(self.session, RowId(row), Arc::new(event.clone()));
     }
 
     pub(super) async fn results(&mut self, count: usize) -> Vec<PublishResult> {
@@ -173,7 +173,7 @@ async fn a_server_that_goes_away_refuses_what_is_under_way_and_what_comes_too_la
     }
     server.up();
     writer.connected().await;
-    writer.handle.publish(old, RowId(101), &event("late", "s.a"));
+    writer.handle.publish(old, RowId(101), Arc::new(event("late", "s.a")));
     assert_eq!(error(writer.result().await), PublishError::Disconnected, "its caller didn't know of the refusals yet");
     for row in 2..=100 {
         writer.publish(row, &event(&row.to_string(), "s.a"));

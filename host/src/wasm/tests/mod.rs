@@ -155,7 +155,7 @@ impl Setup {
             mark_ttl_ms: 1_000,
             consumer_name: "tester".into(),
             shared_state: false,
-            version: Version([1; 32]),
+            version: Version([1; 32]).to_string().into(),
         };
         Transaction::new(Arc::new(view), Arc::new(terms), ConsumerId(1), message(self.payload), 1_700_000_000_123)
     }

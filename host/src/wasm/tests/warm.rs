@@ -1,9 +1,12 @@
 //! Instances that serve several attempts: when they do, when they are dropped, and what an audit notices.
 
+use std::time::Duration;
+
 use pelton_core::policy::Reuse;
 
 use super::guest::{STATE, guest, handler, save};
 use super::*;
+use crate::clock::Stopwatch;
 use crate::wasm::warm::Difference;
 
 const REUSE: Reuse = Reuse { invocations_max: 1_000, age_max_ms: 3_600_000, audit_one_in: None };
@@ -32,7 +35,8 @@ impl Thread {
     fn attempt(&mut self, reuse: &Reuse) -> Outcome {
         self.setup.seed += 1;
         let limits = RunLimits::new(self.setup.timeout_ms, self.setup.memory_bytes, &self.setup.effects);
-        let serves = Serves { plugin: &self.plugin, limits: &limits, identity: &self.identity };
+        let (plugin, identity) = (&self.plugin, &self.identity);
+        let serves = Serves { plugin, limits: &limits, identity, begun: Stopwatch::start() };
         let transaction = self.setup.transaction();
         SANDBOX.run_kept(&mut self.kept, reuse, serves, transaction, 1, self.setup.seed).unwrap()
     }
@@ -59,8 +63,12 @@ fn an_instance_serves_until_its_last_attempt() {
 fn an_instance_that_is_too_old_serves_no_more() {
     let mut thread = Thread::of(&counting());
     assert_eq!(thread.counts(&Reuse { age_max_ms: 0, ..REUSE }, 3), [1, 1, 1]);
+    let brief = Reuse { age_max_ms: 10, ..REUSE };
+    assert_eq!(thread.counts(&brief, 1), [1]);
+    std::thread::sleep(Duration::from_millis(11));
+    assert_eq!(thread.counts(&brief, 1), [1]);
     thread.counts(&REUSE, 1);
-    thread.kept.drop_older(std::time::Duration::ZERO);
+    thread.kept.drop_older(Duration::ZERO);
     assert!(thread.kept.is_empty());
     assert_eq!(thread.counts(&REUSE, 1), [1]);
 }

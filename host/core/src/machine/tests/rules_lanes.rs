@@ -23,6 +23,18 @@ fn a_failed_message_keeps_only_its_own_key_waiting() {
 }
 
 #[test]
+fn a_delivery_that_comes_late_takes_its_own_place_behind_what_runs() {
+    let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
+    bench.deliver(consumer, &[message(4, "a")]);
+    let first = bench.run();
+    for sequence in [6, 5, 9, 2, 7] {
+        bench.deliver(consumer, &[message(sequence, "a")]);
+    }
+    bench.apply(&first);
+    assert_eq!(sequences(&bench.run()), [2, 5, 6, 7, 9]);
+}
+
+#[test]
 fn delays_grow_with_each_failed_attempt() {
     let (mut bench, consumer) = Bench::with_consumer(Settings::default(), policy());
     bench.deliver(consumer, &[message(1, "a")]);
