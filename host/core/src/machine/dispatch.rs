@@ -40,7 +40,7 @@ impl Core {
             let running = if let LaneState::Running { jobs, .. } = lane.state { jobs } else { 0 };
             let is_before =
                 |other: &Waiting| other.released.is_some() || other.message.sequence < waiting.message.sequence;
-            let at = lane.queue.partition_point(is_before);
+            let at = lane.queue.iter().rposition(is_before).map_or(0, |last| last + 1);
             if let LaneState::Backoff { load, .. } = &mut lane.state {
                 let more = Load::of(&waiting);
                 load.add(more);
@@ -221,14 +221,14 @@ impl Core {
                 }
                 JobResult::Duplicate => self.duplicate(consumer, waiting),
                 JobResult::Stale => self.stale(consumer, waiting),
-                JobResult::Gap { expected } => again.extend(self.gap(consumer, id, waiting, expected)),
+                JobResult::Gap { expected } => again.extend(self.gap(consumer, id, waiting, expected, &again)),
                 JobResult::Failed { version, failure } => {
                     backoff = self.failed(consumer, id, waiting, version, failure);
                 }
             }
         }
         if let Some(lane) = self.lanes.get_mut(id) {
-            again.into_iter().rev().for_each(|waiting| lane.queue.push_front(waiting));
+            lane.put_back(again);
         }
         self.rest_lane(id, backoff);
     }

@@ -1,4 +1,5 @@
-//! The way back: parked messages are fetched in pages, in order, and put into their lane in front of what was not parked.
+//! The way back: parked messages are fetched in pages, in order, and put into their lane in front of what was not parked. Those that come too early
+//! there go behind what they follow.
 
 use std::sync::Arc;
 
@@ -44,13 +45,14 @@ impl Core {
         let Some((pass, ParkState::Releasing(releasing))) = book.map(|book| (&mut book.pass, &mut book.state)) else {
             return GapEnd::Waits;
         };
-        if std::mem::take(&mut releasing.pass.first) || (was_tried && !releasing.gap_left) {
+        let is_lowest = releasing.gap_left.is_none_or(|lowest| lowest > place.order);
+        if std::mem::take(&mut releasing.pass.first) || (was_tried && is_lowest) {
             return GapEnd::Passed;
         }
         match on_gap {
             OnGap::DeadLetter if is_overdue => return GapEnd::GivenUp,
             OnGap::GoOn if is_overdue || place.order <= releasing.pass.up_to => {
-                if !releasing.gap_left {
+                if is_lowest {
                     return GapEnd::Passed;
                 }
                 pass.up_to = pass.up_to.max(place.order);
@@ -58,16 +60,7 @@ impl Core {
             }
             OnGap::GoOn | OnGap::DeadLetter => {}
         }
-        releasing.gap_left = true;
         GapEnd::Waits
-    }
-
-    /// A message that was brought back waits on in front of the gap that it found: none behind it is to pass that.
-    pub(in crate::machine) fn note_gap_left(&mut self, consumer: ConsumerId, place: Option<&ParkPlace>) {
-        let book = place.and_then(|place| self.consumers.get_mut(&consumer)?.parked.get_mut(&place.lane));
-        if let Some(ParkState::Releasing(releasing)) = book.map(|book| &mut book.state) {
-            releasing.gap_left = true;
-        }
     }
 
     pub(in crate::machine) fn parked_time_is_over(&mut self, consumer: ConsumerId, lane: ParkLane) {
