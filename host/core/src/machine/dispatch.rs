@@ -255,6 +255,7 @@ impl Core {
             if let Some(lane) = self.lanes.get_mut(id) {
                 lane.state = LaneState::Backoff { until_tick_ms, load };
             }
+            self.give_way(id);
             self.spill(id);
         } else {
             self.make_ready(id);

@@ -140,6 +140,11 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// When its head's next attempt is, if it waits for that: on the clock of `tick_ms`.
+    pub(crate) fn rests_until(&self) -> Option<u64> {
+        if let LaneState::Backoff { until_tick_ms, .. } = self.state { Some(until_tick_ms) } else { None }
+    }
+
     /// Puts back messages from its head that are to be tried again, in their order: behind those that the first of them follows, unless that may pass
     /// them.
     pub(crate) fn put_back(&mut self, mut again: Vec<Waiting>) {

@@ -45,6 +45,13 @@ struct Pass {
     up_to: u64,
 }
 
+impl Pass {
+    /// What either of them passes.
+    fn and(self, other: Self) -> Self {
+        Self { first: self.first || other.first, up_to: self.up_to.max(other.up_to) }
+    }
+}
+
 /// What becomes of a message that comes before the one that it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GapEnd {

@@ -322,3 +322,17 @@ fn what_fills_a_gap_has_its_turn_however_often_somebody_looks_at_what_waits() {
     assert_eq!(entity.applied, [1, 2, 3]);
     assert!(entity.bench.parked.is_empty());
 }
+
+#[test]
+fn what_waits_for_a_message_in_backoff_takes_no_place_from_others_that_come_back() {
+    let (mut entity, run) = looked_at(OnGap::GoOn, (2, 3), (3, 2), 0);
+    entity.end(&run);
+    let filling = entity.bench.run();
+    assert_eq!(sequences(&filling), [3]);
+    entity.bench.end(&filling, vec![retry()]);
+    let releasing = |entity: &Entity| entity.bench.core.status().consumers[0].lanes_releasing;
+    assert_eq!(releasing(&entity), 0, "what stood behind it");
+    entity.bench.operate(entity.consumer, Operation::ReleaseAll).unwrap();
+    assert_eq!(releasing(&entity), 0, "what would come in front of it");
+    assert_eq!((entity.wake(), entity.applied.as_slice()), (100, [1, 2, 3].as_slice()));
+}
