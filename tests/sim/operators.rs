@@ -156,8 +156,10 @@ impl World {
         Ok(())
     }
 
-    /// Whether a message has no outcome that is durable, or a consumer is paused.
+    /// Whether a message has no outcome that is durable, or a consumer is paused. What a commit carries that is under way may be a pause, and what
+    /// waits for the next one its end: a crash between the two would undo the end alone.
     fn still_busy(&self) -> bool {
+        let commits = self.host.as_ref().is_some_and(|host| host.life.commit.is_some());
         let busy = |books: &crate::books::Books| {
             let of_stream = books.bound.and_then(|bound| books.streams.get(bound));
             let paused = books.holds.contains_key(&HoldBy::Operator);
@@ -165,7 +167,7 @@ impl World {
                 || !books.durable.rows.is_empty()
                 || of_stream.is_some_and(|of_stream| !of_stream.unsettled.is_empty())
         };
-        self.ledger.books.iter().any(busy)
+        commits || self.ledger.books.iter().any(busy)
     }
 }
 

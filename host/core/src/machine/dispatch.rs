@@ -41,10 +41,7 @@ impl Core {
             let running = if let LaneState::Running { jobs, .. } = lane.state { jobs } else { 0 };
             let is_before =
                 |other: &Waiting| other.released.is_some() || other.message.sequence < waiting.message.sequence;
-            let at = match lane.queue.back() {
-                Some(last) if !is_before(last) => lane.queue.partition_point(is_before),
-                _ => lane.queue.len(),
-            };
+            let at = lane.queue.iter().rposition(is_before).map_or(0, |last| last + 1);
             if let LaneState::Backoff { load, .. } = &mut lane.state {
                 let more = Load::of(&waiting);
                 load.add(more);
@@ -225,14 +222,14 @@ impl Core {
                 }
                 JobResult::Duplicate => self.duplicate(consumer, waiting),
                 JobResult::Stale => self.stale(consumer, waiting),
-                JobResult::Gap { expected } => again.extend(self.gap(consumer, id, waiting, expected)),
+                JobResult::Gap { expected } => again.extend(self.gap(consumer, id, waiting, expected, &again)),
                 JobResult::Failed { version, failure } => {
                     backoff = self.failed(consumer, id, waiting, version, failure);
                 }
             }
         }
         if let Some(lane) = self.lanes.get_mut(id) {
-            again.into_iter().rev().for_each(|waiting| lane.queue.push_front(waiting));
+            lane.put_back(again);
         }
         self.rest_lane(id, backoff);
     }
@@ -259,6 +256,7 @@ impl Core {
             if let Some(lane) = self.lanes.get_mut(id) {
                 lane.state = LaneState::Backoff { until_tick_ms, load };
             }
+            self.give_way(id);
             self.spill(id);
         } else {
             self.make_ready(id);

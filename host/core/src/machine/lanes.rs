@@ -139,6 +139,33 @@ pub(crate) struct Lane {
     pub(crate) state: LaneState,
 }
 
+impl Lane {
+    /// When its head's next attempt is, if it waits for that: on the clock of `tick_ms`.
+    pub(crate) fn rests_until(&self) -> Option<u64> {
+        if let LaneState::Backoff { until_tick_ms, .. } = self.state { Some(until_tick_ms) } else { None }
+    }
+
+    /// Puts back messages from its head that are to be tried again, in their order: behind those that the first of them follows, unless that may pass
+    /// them.
+    pub(crate) fn put_back(&mut self, mut again: Vec<Waiting>) {
+        let Some(first) = again.first() else { return };
+        let version = first.message.entity_version;
+        let follows = |other: &Waiting| other.message.entity_version.is_some_and(|other| Some(other) < version);
+        let behind = if first.gap_allowed { None } else { self.queue.iter().rposition(follows) };
+        let mut at = behind.map_or(0, |last| last + 1);
+        // Those that were brought back with it stand in their order, so they come too early as well: none needs a turn to find that out.
+        while at > 0
+            && let Some(next) = self.queue.pop_front_if(|next| next.released.is_some() && !follows(next))
+        {
+            again.push(next);
+            at -= 1;
+        }
+        let rest = self.queue.split_off(at);
+        self.queue.extend(again);
+        self.queue.extend(rest);
+    }
+}
+
 /// All lanes of the host.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {

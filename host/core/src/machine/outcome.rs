@@ -77,14 +77,15 @@ impl Core {
         self.conclude(consumer, waiting, Outcome::Stale, OUTCOME_BYTES);
     }
 
-    /// Sets the message aside until those before it came. If they will not be waited for any longer, it is given up, or comes back to be tried again
-    /// without them.
+    /// Sets the message aside until those before it came. It comes back if it is to be tried again: behind those of its lane that it follows, or without
+    /// them. Those in front of it that came back are in `again`.
     pub(super) fn gap(
         &mut self,
         consumer: ConsumerId,
         id: LaneId,
         mut waiting: Waiting,
         expected: u64,
+        again: &[Waiting],
     ) -> Option<Waiting> {
         if self.settings.breaks.has(Break::LoseGap) {
             self.stale(consumer, waiting);
@@ -93,14 +94,9 @@ impl Core {
         let state = self.consumers.get_mut(&consumer)?;
         state.breaker.nothing_tried();
         let policy = state.policy.versions.unwrap_or_default();
-        if self.is_filled_in(id, &waiting, expected) {
-            // What it follows is here and will be handled: whoever passed it now would make it stale. Its deadline begins anew, and is twice as far each
-            // time: else, where attempts are few, those that wait would take the turns of what they wait for.
-            let waited_ms = self.waited_ms(consumer, &waiting);
-            self.note_gap_left(consumer, waiting.released.as_ref());
-            waiting.until_ms = None;
-            self.set_aside(consumer, waiting, ParkCause::Gap { expected }, policy.gap_longest_ms.max(waited_ms));
-            return None;
+        if waiting.released.is_some() && self.is_filled_in(id, &waiting, expected, again) {
+            // What it follows is here and has its turn first: whoever passed it now would make it stale. The deadline stays where it is.
+            return Some(waiting);
         }
         match self.judge_gap(consumer, &waiting, policy) {
             GapEnd::Waits => {
@@ -207,12 +203,12 @@ impl Core {
         }
     }
 
-    /// Whether a message that the other one follows waits behind it in its lane.
-    fn is_filled_in(&self, id: LaneId, waiting: &Waiting, expected: u64) -> bool {
+    /// Whether a message that the other one follows waits in its lane, or comes back into it.
+    fn is_filled_in(&self, id: LaneId, waiting: &Waiting, expected: u64, again: &[Waiting]) -> bool {
         let Some(own) = waiting.message.entity_version else { return false };
         let before = expected..own;
         let fills = |other: &Waiting| other.message.entity_version.is_some_and(|version| before.contains(&version));
-        self.lanes.get(id).is_some_and(|lane| lane.queue.iter().any(fills))
+        again.iter().any(fills) || self.lanes.get(id).is_some_and(|lane| lane.queue.iter().any(fills))
     }
 
     /// For how long it was parked so far. What it waits for could not come while its consumer did not work: that time does not count.

@@ -45,6 +45,13 @@ struct Pass {
     up_to: u64,
 }
 
+impl Pass {
+    /// What either of them passes.
+    fn and(self, other: Self) -> Self {
+        Self { first: self.first || other.first, up_to: self.up_to.max(other.up_to) }
+    }
+}
+
 /// What becomes of a message that comes before the one that it follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GapEnd {
@@ -77,8 +84,8 @@ pub(crate) struct Releasing {
     was_held: bool,
     /// Which gaps are passed.
     pass: Pass,
-    /// One that came too early was set aside again.
-    gap_left: bool,
+    /// The lowest place of those that came too early and were set aside meanwhile.
+    gap_left: Option<u64>,
     /// The last fetch found nothing behind what was fetched before.
     drained: bool,
 }
@@ -395,6 +402,9 @@ impl Core {
 fn note_aside(book: &mut ParkBook, place: &ParkPlace, cause: ParkCause) {
     if let ParkCause::Gap { .. } = cause {
         book.lowest_gap = book.lowest_gap.min(place.order);
+        if let ParkState::Releasing(releasing) = &mut book.state {
+            releasing.gap_left = Some(releasing.gap_left.map_or(place.order, |lowest| lowest.min(place.order)));
+        }
     } else {
         // It says not what it waits for: any message of its key may be it.
         book.lowest_gap = 0;

@@ -1,4 +1,5 @@
-//! The way back: parked messages are fetched in pages, in order, and put into their lane in front of what was not parked.
+//! The way back: parked messages are fetched in pages, in order, and put into their lane in front of what was not parked. Those that come too early
+//! there go behind what they follow.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::ids::ConsumerId;
 use crate::machine::breaker::BreakerState;
 use crate::machine::consumer::Phase;
 use crate::machine::core::Core;
-use crate::machine::event::{Action, Fetch};
+use crate::machine::event::{Action, Fetch, LaneId};
 use crate::machine::lanes::{Lane, LaneState, Waiting};
 use crate::parked::{ParkLane, ParkPlace, Parked};
 use crate::policy::OnGap;
@@ -44,13 +45,14 @@ impl Core {
         let Some((pass, ParkState::Releasing(releasing))) = book.map(|book| (&mut book.pass, &mut book.state)) else {
             return GapEnd::Waits;
         };
-        if std::mem::take(&mut releasing.pass.first) || (was_tried && !releasing.gap_left) {
+        let is_lowest = releasing.gap_left.is_none_or(|lowest| lowest > place.order);
+        if std::mem::take(&mut releasing.pass.first) || (was_tried && is_lowest) {
             return GapEnd::Passed;
         }
         match on_gap {
             OnGap::DeadLetter if is_overdue => return GapEnd::GivenUp,
             OnGap::GoOn if is_overdue || place.order <= releasing.pass.up_to => {
-                if !releasing.gap_left {
+                if is_lowest {
                     return GapEnd::Passed;
                 }
                 pass.up_to = pass.up_to.max(place.order);
@@ -58,16 +60,7 @@ impl Core {
             }
             OnGap::GoOn | OnGap::DeadLetter => {}
         }
-        releasing.gap_left = true;
         GapEnd::Waits
-    }
-
-    /// A message that was brought back waits on in front of the gap that it found: none behind it is to pass that.
-    pub(in crate::machine) fn note_gap_left(&mut self, consumer: ConsumerId, place: Option<&ParkPlace>) {
-        let book = place.and_then(|place| self.consumers.get_mut(&consumer)?.parked.get_mut(&place.lane));
-        if let Some(ParkState::Releasing(releasing)) = book.map(|book| &mut book.state) {
-            releasing.gap_left = true;
-        }
     }
 
     pub(in crate::machine) fn parked_time_is_over(&mut self, consumer: ConsumerId, lane: ParkLane) {
@@ -82,7 +75,7 @@ impl Core {
         if self.draining || !self.has_room() || self.open.is_full() {
             return;
         }
-        let mut begun = Vec::new();
+        let (mut begun, mut later) = (Vec::new(), Vec::new());
         for (consumer, state) in &mut self.consumers {
             if !matches!(state.phase, Phase::Running | Phase::Positioning)
                 || state.is_paused()
@@ -94,6 +87,15 @@ impl Core {
                 let Some(book) = state.parked.get_mut(&lane).filter(|book| book.state == ParkState::Queued) else {
                     continue;
                 };
+                if state.policy.versions.is_some()
+                    && book.rows == book.aside
+                    && let ParkLane::Key(key) = &lane
+                    && let Some(until_tick_ms) = state.by_key.get(key).and_then(|id| self.lanes.get(*id)?.rests_until())
+                {
+                    book.state = ParkState::Waiting;
+                    later.push((*consumer, lane, until_tick_ms));
+                    continue;
+                }
                 book.lowest_gap = u64::MAX;
                 let (pass, was_held) = (std::mem::take(&mut book.pass), book.cause.is_some());
                 book.state = ParkState::Releasing(Releasing { pass, was_held, ..Releasing::default() });
@@ -101,9 +103,33 @@ impl Core {
                 begun.push((*consumer, lane));
             }
         }
+        for (consumer, lane, until_tick_ms) in later {
+            let until_ms = self.wall_ms().saturating_add(until_tick_ms.saturating_sub(self.now.tick_ms));
+            self.wake_parked_at(consumer, &lane, Some(until_ms));
+        }
         for (consumer, lane) in begun {
             self.go_on_releasing(consumer, &lane);
         }
+    }
+
+    /// A lane waits for its head's next attempt. By version, all that was set aside follows the head, and is let go of until then: else keys in trouble
+    /// would take the places in which others come back.
+    pub(in crate::machine) fn give_way(&mut self, id: LaneId) {
+        let Some(Lane { consumer, key: Some(key), queue, .. }) = self.lanes.get_mut(id) else { return };
+        let (consumer, parked) = (*consumer, ParkLane::Key(Arc::clone(key)));
+        let head_came_back = queue.front().is_some_and(|head| head.released.is_some());
+        let Some(state) = self.consumers.get_mut(&consumer).filter(|state| state.policy.versions.is_some()) else {
+            return;
+        };
+        let Some(book) = state.parked.get_mut(&parked).filter(|book| book.rows == book.aside) else { return };
+        let ParkState::Releasing(releasing) = &book.state else { return };
+        if head_came_back {
+            return;
+        }
+        book.pass = book.pass.and(releasing.pass);
+        queue.retain(|waiting| waiting.released.is_none());
+        self.end_release(consumer, &parked);
+        self.request_release(consumer, parked, false);
     }
 
     /// Fetches more of a lane that is being released, or ends its release.

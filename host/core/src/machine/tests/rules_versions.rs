@@ -50,17 +50,23 @@ impl Entity {
             if runs.is_empty() {
                 return;
             }
-            for run in runs {
-                let results = self.results(&run);
-                self.bench.end(&run, results);
-            }
+            runs.iter().for_each(|run| self.end(run));
         }
+    }
+
+    fn end(&mut self, run: &Run) {
+        let results = self.results(run);
+        self.bench.end(run, results);
     }
 
     fn results(&mut self, run: &Run) -> Vec<JobResult> {
         let mut results = Vec::new();
         for job in &run.jobs {
-            let version = job.message.entity_version.unwrap();
+            let Some(version) = job.message.entity_version else {
+                // Of another key.
+                results.push(applied(&[]));
+                continue;
+            };
             results.push(match job.versions.unwrap().judge(version, self.last) {
                 Turn::Stale => JobResult::Stale,
                 Turn::Gap { expected } => JobResult::Gap { expected },
@@ -272,4 +278,61 @@ fn a_gap_is_not_passed_before_its_stream_is_read_again() {
     entity.work();
     entity.deliver(&[(3, 2)]);
     assert_eq!(entity.applied, [1, 2, 3], "it was on the stream all the while");
+}
+
+/// A message that waits for a version was brought back, and these arrive while it is looked at: one attempt at a time.
+fn looked_at(on_gap: OnGap, waits: (u64, u64), arrive: (u64, u64), after_ms: u64) -> (Entity, Run) {
+    let settings = Settings { runs_max: 1, run_messages_max: 1, ..Settings::default() };
+    let (bench, consumer) = Bench::with_consumer(settings, by_version(on_gap));
+    let mut entity = Entity { bench, consumer, last: None, applied: Vec::new() };
+    entity.deliver(&[(1, 1), waits]);
+    entity.bench.tick_ms += after_ms;
+    entity.bench.operate(consumer, Operation::ReleaseAll).unwrap();
+    let run = entity.bench.run();
+    entity.bench.deliver(consumer, &[versioned(arrive.0, arrive.1)]);
+    (entity, run)
+}
+
+#[test]
+fn a_deadline_stays_where_it_is_when_a_part_of_the_gap_is_filled() {
+    for on_gap in [OnGap::GoOn, OnGap::DeadLetter] {
+        let (mut entity, run) = looked_at(on_gap, (2, 5), (3, 4), 900);
+        entity.end(&run);
+        entity.work();
+        entity.outcomes();
+        assert_eq!(entity.wake(), 100, "{on_gap:?}: 5 waited since the beginning");
+        let expected = match on_gap {
+            OnGap::GoOn => vec![(3, "applied"), (2, "applied")],
+            OnGap::DeadLetter => vec![(2, "gap-never-filled")],
+        };
+        assert_eq!(entity.outcomes(), expected);
+    }
+}
+
+#[test]
+fn what_fills_a_gap_has_its_turn_however_often_somebody_looks_at_what_waits() {
+    let (mut entity, mut run) = looked_at(OnGap::GoOn, (2, 3), (3, 2), 0);
+    // Another key takes every second turn, so what is brought back is there before the next turn of this one.
+    entity.bench.deliver(entity.consumer, &(4..24).map(|sequence| message(sequence, "b")).collect::<Vec<_>>());
+    for _ in 0..8 {
+        entity.bench.operate(entity.consumer, Operation::ReleaseAll).unwrap();
+        entity.end(&run);
+        run = entity.bench.run();
+    }
+    assert_eq!(entity.applied, [1, 2, 3]);
+    assert!(entity.bench.parked.is_empty());
+}
+
+#[test]
+fn what_waits_for_a_message_in_backoff_takes_no_place_from_others_that_come_back() {
+    let (mut entity, run) = looked_at(OnGap::GoOn, (2, 3), (3, 2), 0);
+    entity.end(&run);
+    let filling = entity.bench.run();
+    assert_eq!(sequences(&filling), [3]);
+    entity.bench.end(&filling, vec![retry()]);
+    let releasing = |entity: &Entity| entity.bench.core.status().consumers[0].lanes_releasing;
+    assert_eq!(releasing(&entity), 0, "what stood behind it");
+    entity.bench.operate(entity.consumer, Operation::ReleaseAll).unwrap();
+    assert_eq!(releasing(&entity), 0, "what would come in front of it");
+    assert_eq!((entity.wake(), entity.applied.as_slice()), (100, [1, 2, 3].as_slice()));
 }
