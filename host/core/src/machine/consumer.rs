@@ -3,6 +3,7 @@
 //! A sequence is in exactly one place: not delivered yet (above `high`), held (in a lane, executing, or settled in the batch that is still open), or
 //! in the cursor.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -249,10 +250,8 @@ impl Consumer {
 
     /// Takes a delivery into the books. False if it is held already.
     pub(crate) fn hold(&mut self, sequence: u64, bytes: usize) -> bool {
-        if self.held.contains_key(&sequence) {
-            return false;
-        }
-        self.held.insert(sequence, bytes);
+        let Entry::Vacant(place) = self.held.entry(sequence) else { return false };
+        place.insert(bytes);
         self.held_bytes += bytes;
         true
     }

@@ -160,7 +160,7 @@ impl Core {
         let mut jobs = Vec::with_capacity(lane.queue.len().min(jobs_max));
         for waiting in lane.queue.iter().take(jobs_max) {
             if let Some(mark) = waiting.message.mark.filter(|_| dedup) {
-                if self.claims.get(&(consumer, mark)).is_some_and(|holder| *holder != id) {
+                if *self.claims.entry((consumer, mark)).or_insert(id) != id {
                     if jobs.is_empty() {
                         self.blocked.entry((consumer, mark)).or_default().push_back(id);
                         lane.state = LaneState::Blocked;
@@ -168,7 +168,6 @@ impl Core {
                     }
                     break;
                 }
-                self.claims.insert((consumer, mark), id);
                 claims.push(mark);
             }
             let rule = |policy: VersionPolicy| VersionRule { first: policy.first, gap_allowed: waiting.gap_allowed };

@@ -6,6 +6,7 @@
 
 mod list;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -112,20 +113,21 @@ impl Relay {
     /// JetStream has the row. None if it was answered before.
     pub(crate) fn acknowledged(&mut self, row: RowId) -> Option<Answered> {
         let row = self.in_flight.remove(&row)?;
-        let key = OrderKey::of(&row);
         let mut answered = Answered { consumer: row.consumer, retry: None };
-        let Some(state) = self.keys.get_mut(&key) else { return Some(answered) };
+        let Entry::Occupied(mut entry) = self.keys.entry(OrderKey::of(&row)) else { return Some(answered) };
+        let state = entry.get_mut();
         state.in_flight -= 1;
         if state.in_flight > 0 {
             return Some(answered);
         }
         match state.trouble.take() {
             Some(trouble) if !trouble.probing => {
-                answered.retry = Some((key, delay_ms(trouble.refusals)));
+                let delay_ms = delay_ms(trouble.refusals);
                 state.trouble = Some(trouble);
+                answered.retry = Some((entry.key().clone(), delay_ms));
             }
             over => {
-                self.keys.remove(&key);
+                entry.remove();
                 if let Some(trouble) = over {
                     self.waiting -= trouble.waiting.len();
                     self.resumed.extend(trouble.waiting);
