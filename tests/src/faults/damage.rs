@@ -89,7 +89,7 @@ async fn flipped_bit(trial: &mut Trial, rig: &mut Rig, file: &str) -> Result<boo
     let whole = fs::read(&path)?;
     let mut flipped = whole.clone();
     // The head of the file is always in use; elsewhere it is a matter of luck.
-    let reach = if trial.random.chance(0.3) { 320 } else { whole.len() as u64 };
+    let reach = if trial.random.chance(0.5) { 32 } else { whole.len() as u64 };
     let place = trial.random.between(0, reach);
     let byte = flipped.get_mut(usize::try_from(place)?).context("the place is in the file")?;
     *byte ^= 1 << trial.random.between(0, 8);
