@@ -314,12 +314,13 @@ fn read_file_header(header: &[u8; BLOCK]) -> Result<(u64, u64), NoLog> {
     if !fields.starts_with(&FILE_MAGIC) {
         return Err(NoLog::Foreign("it has no commit log"));
     }
-    if number(1) != FORMAT_VERSION {
-        return Err(NoLog::OtherFormat(number(1)));
-    }
+    // The header of every format from 4 on begins like this, so that another format is told from damage.
     let expected = xxh3_64_with_seed(fields, 0).to_le_bytes();
     if !rest.starts_with(&expected) {
         return Err(NoLog::Damaged("its header is not as it was written"));
+    }
+    if number(1) != FORMAT_VERSION {
+        return Err(NoLog::OtherFormat(number(1)));
     }
     Ok((number(2), number(3)))
 }

@@ -140,6 +140,8 @@ fn another_format_is_refused() {
         let path = settings.directory.join("commit.log");
         let mut bytes = fs::read(&path).unwrap();
         bytes[8..16].copy_from_slice(&format.to_le_bytes());
+        let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..32]).to_le_bytes();
+        bytes[32..40].copy_from_slice(&checksum);
         fs::write(&path, bytes).unwrap();
     };
     let set: [(&str, &dyn Fn(u64)); 2] = [("commit.log", &set_log), ("view.redb", &set_view)];

@@ -122,7 +122,15 @@ fn a_file_that_is_none_is_told_apart() {
     assert!(matches!(opened(&|file| file.set_len(0).unwrap()), NoLog::Damaged(_)));
     assert!(matches!(opened(&|file| file.set_len(size - 1).unwrap()), NoLog::Damaged(_)));
     assert!(matches!(opened(&|file| file.write(0, b"SQLite").unwrap()), NoLog::Foreign(_)));
-    assert!(matches!(opened(&|file| file.write(8, &[9]).unwrap()), NoLog::OtherFormat(9)));
+    assert!(matches!(opened(&|file| file.write(8, &[9]).unwrap()), NoLog::Damaged(_)));
+    let other = |file: &dyn StorageBackend| {
+        let mut header = file_header(SEED, BLOCKS_AT_FIRST);
+        header[8] = 9;
+        let checksum = xxh3_64_with_seed(&header[..32], 0).to_le_bytes();
+        header[32..40].copy_from_slice(&checksum);
+        file.write(0, &header).unwrap();
+    };
+    assert!(matches!(opened(&other), NoLog::OtherFormat(9)));
     assert!(matches!(opened(&|file| file.write(16, &[9]).unwrap()), NoLog::Damaged(_)));
 }
 
