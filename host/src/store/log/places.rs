@@ -100,14 +100,8 @@ impl Places {
 
     /// The first position behind this one that is missing before the last.
     pub(super) fn gap_after(&self, position: u64) -> Option<u64> {
-        let mut expected = position + 1;
-        for position in self.by_position.range(expected..).map(|(position, _)| *position) {
-            if position != expected {
-                return Some(expected);
-            }
-            expected += 1;
-        }
-        None
+        let found = self.by_position.range(position + 1..).map(|(position, _)| *position);
+        (position + 1..).zip(found).find(|(expected, found)| expected != found).map(|(expected, _)| expected)
     }
 
     /// The records behind a position, in order.
