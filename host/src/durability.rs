@@ -23,7 +23,8 @@ use crate::telemetry::traces::Traces;
 pub struct CheckpointSettings {
     /// At the latest after this long.
     pub interval: Duration,
-    /// As soon as the overlay holds half of this many bytes; at all of them pulls wait.
+    /// As soon as the overlay holds half of this many bytes, or a quarter of them was appended to the log, which bounds its file where many messages change
+    /// little; when the overlay holds all of them, pulls wait.
     pub overlay_bytes_max: usize,
     /// Where commits and checkpoints are counted.
     pub meters: Arc<Meters>,
@@ -81,15 +82,19 @@ fn commit_all(
     wake: &Sender<()>,
 ) {
     let _guard = PanicGuard::new("committer", notes.clone());
+    let mut appended_bytes = 0;
     for batch in batches {
         faults::point("before-commit");
         let watch = Stopwatch::start();
-        if let Err(error) = log.append(&batch) {
-            let error = anyhow::Error::new(error).context(
-                "committing a batch; nothing of it was acknowledged, and a restart goes on from what is durable",
-            );
-            _ = notes.send(Note::Fatal(error));
-            return;
+        match log.append(&batch) {
+            Ok(appended) => appended_bytes += appended.bytes,
+            Err(error) => {
+                let error = anyhow::Error::new(error).context(
+                    "committing a batch; nothing of it was acknowledged, and a restart goes on from what is durable",
+                );
+                _ = notes.send(Note::Fatal(error));
+                return;
+            }
         }
         settings.meters.commit_us.record(watch.elapsed_us());
         settings.meters.commit_outcomes.record(batch.settlements.len() as u64);
@@ -104,7 +109,8 @@ fn commit_all(
         if bytes >= settings.overlay_bytes_max {
             _ = notes.send(Note::Core(Input::OverlayFull(true)));
         }
-        if bytes >= settings.overlay_bytes_max / 2 {
+        if bytes >= settings.overlay_bytes_max / 2 || appended_bytes >= settings.overlay_bytes_max / 4 {
+            appended_bytes = 0;
             // Full means that a wake-up is pending already.
             _ = wake.try_send(());
         }

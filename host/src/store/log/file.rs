@@ -30,7 +30,7 @@ pub(super) const HEADER_BYTES: usize = 40;
 
 /// Blocks of a new file.
 const BLOCKS_AT_FIRST: u64 = 16;
-/// A file grows by a quarter, and by no more than so many blocks at once: 4 MiB of zeroes take some milliseconds.
+/// A file grows by a quarter, and by no more than so many blocks at once.
 const GROWTH_MAX: u64 = 1024;
 /// Read at one time while the records are looked for, in bytes.
 const READ_BYTES: usize = 1 << 20;
@@ -173,24 +173,16 @@ impl LogFile {
             return Ok(place);
         }
         let wanted = (size + (size / 4).min(GROWTH_MAX)).max(end + blocks);
-        self.grow(size, wanted)?;
+        self.grow(wanted)?;
         self.places.lock().grown(wanted);
         Ok(Place { block: end, blocks })
     }
 
     /// Grows the file in steps that leave it whole wherever they end: its header never says more than there is.
-    fn grow(&self, from: u64, to: u64) -> Result<(), StoreFailure> {
-        self.backend.set_len(to * BLOCK as u64)?;
-        // Blocks that are there, and not holes: else the file system has to note each first write.
-        let zeroes = vec![0; READ_BYTES];
-        let (mut offset, end) = (from * BLOCK as u64, to * BLOCK as u64);
-        while offset < end {
-            let step = READ_BYTES.min(usize::try_from(end - offset).unwrap_or(READ_BYTES));
-            self.backend.write(offset, zeroes.get(..step).unwrap_or_default())?;
-            offset += step as u64;
-        }
+    fn grow(&self, blocks: u64) -> Result<(), StoreFailure> {
+        self.backend.set_len(blocks * BLOCK as u64)?;
         self.backend.sync_data()?;
-        self.backend.write(0, &file_header(self.seed, to))?;
+        self.backend.write(0, &file_header(self.seed, blocks))?;
         Ok(self.backend.sync_data()?)
     }
 
