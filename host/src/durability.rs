@@ -152,3 +152,39 @@ fn checkpoint_all(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::{self, Opened, Settings};
+
+    /// For a test that would wait for ever.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_is_appended_is_folded_though_the_overlay_stays_empty_and_the_time_has_not_come() {
+        let directory = TempDir::new().unwrap();
+        let place =
+            Settings { directory: directory.path().to_owned(), cache_bytes: 1 << 20, processed_ids_ms: 1_000_000 };
+        let clock = Clock::start();
+        let Opened { reader, log, checkpointer, .. } = store::open(&place, clock.now()).unwrap();
+        let settings = CheckpointSettings {
+            interval: Duration::from_secs(1_000_000),
+            overlay_bytes_max: 64 << 10,
+            meters: Arc::default(),
+            traces: None,
+        };
+        let ((to_committer, batches), (notes, heard)) = (unbounded(), unbounded());
+        let running = start(log, checkpointer, &reader, settings, clock, batches, &notes).unwrap();
+        // Each takes a block of 4 KiB.
+        (0..4).for_each(|_| to_committer.send(Arc::default()).unwrap());
+        // A checkpoint says at its end that there is room.
+        let is_checkpoint = |note: &Note| matches!(note, Note::Core(Input::OverlayFull(false)));
+        while !is_checkpoint(&heard.recv_timeout(LIMIT).unwrap()) {}
+        drop(to_committer);
+        running.join();
+    }
+}

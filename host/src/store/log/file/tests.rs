@@ -19,10 +19,14 @@ fn open(disk: &SimulatedDisk) -> LogFile {
     LogFile::open(Box::new(file)).unwrap()
 }
 
-fn append(log: &LogFile, position: u64, bytes: &[u8], folded: u64) {
+fn try_append(log: &LogFile, position: u64, bytes: &[u8], folded: u64) -> Result<usize, StoreFailure> {
     let mut record = vec![0; HEADER_BYTES];
     record.extend(bytes);
-    log.append(position, &mut record, folded).unwrap();
+    log.append(position, &mut record, folded)
+}
+
+fn append(log: &LogFile, position: u64, bytes: &[u8], folded: u64) {
+    try_append(log, position, bytes, folded).unwrap();
 }
 
 fn all(log: &LogFile, after: u64) -> Vec<(u64, Vec<u8>)> {
@@ -62,9 +66,7 @@ fn of_a_record_that_power_loss_tore_nothing_is_left_and_it_is_written_anew() {
         append(&log, 2, &content(4), 0);
         // It is written, and the sync never comes.
         disk.fail_after(2);
-        let mut record = vec![0; HEADER_BYTES];
-        record.extend(content(9));
-        assert!(log.append(3, &mut record, 0).is_err());
+        assert!(try_append(&log, 3, &content(9), 0).is_err());
         let mut turn = 0;
         disk.power_loss(|below| {
             turn += 1;
@@ -141,8 +143,7 @@ fn a_growth_that_ends_anywhere_leaves_a_log_that_is_whole() {
         let log = open(&disk);
         append(&log, 1, &content(3), 0);
         disk.fail_after(operations);
-        let mut record = vec![1; 3 << 20];
-        let failed = log.append(2, &mut record, 0).is_err();
+        let failed = try_append(&log, 2, &vec![1; 3 << 20], 0).is_err();
         disk.power_loss(|below| operations % below);
         let log = open(&disk);
         assert_eq!(all(&log, 0).first(), Some(&(1, content(3))));
