@@ -70,7 +70,12 @@ fn a_flipped_bit_is_found_and_the_file_left_as_it_was() {
                     found += 1;
                     assert_eq!(fs::read(&path).unwrap(), bytes, "the file was changed: {error}");
                     assert!(error.to_string().contains(name), "{error}");
-                    assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Foreign { .. }), "{error:?}");
+                    // Without its last record the log ends before the view.
+                    let is_known = matches!(
+                        error,
+                        OpenError::Damaged { .. } | OpenError::Foreign { .. } | OpenError::Mismatch { .. }
+                    );
+                    assert!(is_known, "{error:?}");
                 }
             }
             original.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());

@@ -126,6 +126,28 @@ fn after_an_i_o_error_no_append_succeeds_and_a_restart_finds_what_was_settled() 
 }
 
 #[test]
+fn what_a_start_has_found_stays_when_the_power_goes_after_it() {
+    let mut in_flight_kept = 0;
+    for operation in 1..=200 {
+        let mut disk = new_disk();
+        let mut driver = Driver::new(open_disk(&disk, 0).unwrap());
+        disk.fail_after(operation);
+        let candidates = work(&mut driver, &mut Random(operation));
+        drop(driver);
+        // A record that was written and never synced is seen by the next process.
+        disk.process_death();
+        let before = candidates[0].clone();
+        let driver = settle(open_disk(&disk, 100_000).unwrap(), candidates, 100_000);
+        let found = driver.durable.clone();
+        in_flight_kept += u32::from(found != before);
+        drop(driver);
+        disk.power_loss(|_| 0);
+        settle(open_disk(&disk, 200_000).unwrap(), vec![found], 200_000);
+    }
+    assert!(in_flight_kept > 0, "no append was ended between its write and its sync");
+}
+
+#[test]
 fn a_process_that_dies_loses_nothing_until_the_power_goes() {
     let mut random = Random(1);
     let mut disk = new_disk();
