@@ -58,9 +58,11 @@ fn a_flipped_bit_is_found_and_the_file_left_as_it_was() {
     let mut found = 0;
     for name in ["commit.log", "view.redb"] {
         let path = settings.directory.join(name);
-        for _ in 0..60 {
+        for number in 0..60 {
             let mut bytes = original[&path].clone();
-            let bit = random.below(bytes.len() as u64 * 8);
+            // The head of a file is always in use; elsewhere it is a matter of luck.
+            let reach = if number % 3 == 0 { 32 } else { bytes.len() as u64 };
+            let bit = random.below(reach * 8);
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
             fs::write(&path, &bytes).unwrap();
             // A bit of a page that nothing refers to changes nothing.
