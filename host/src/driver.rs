@@ -3,6 +3,7 @@
 //! It decides nothing and waits for nothing but its channel: every action is a message to somebody else. When the channel closes, or on a
 //! fatal error, it ends, and with it the channels to those that work for it.
 
+mod report;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use pelton_core::ids::{ConsumerId, RowId, Version};
 use pelton_core::message::{DeadLetter, GivenUp, Message};
 use pelton_core::policy::Policy;
 use pelton_core::{
-    Action, Core, Explanation, HaltReason, Input, Operation, OperationRefused, OutboxItem, Probation, Start, Status,
+    Action, Core, Explanation, Input, Operation, OperationRefused, OutboxItem, Probation, Start, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -374,63 +375,6 @@ impl Driver {
         Turn::GoOn
     }
 
-    /// Performs what others have to see or an operator wants to know.
-    fn report(&mut self, action: Action) {
-        let reader = &self.hands.reader;
-        match action {
-            Action::Bound { consumer, stream, replaced, after } => {
-                let name = self.name(consumer);
-                if let Some(replaced) = replaced {
-                    tracing::warn!(%name, stream = %stream.name, was = %replaced.name, after,
-                        "the consumer's stream was replaced by another, beginning anew");
-                } else {
-                    tracing::info!(%name, stream = %stream.name, after, "reading a stream for the first time");
-                }
-            }
-            Action::Held { consumer, by, hold } => {
-                let name = self.name(consumer);
-                match hold {
-                    Some(hold) => tracing::warn!(consumer = %name, ?by, reason = %hold.reason, "consumer paused"),
-                    None => tracing::info!(consumer = %name, ?by, "consumer goes on"),
-                }
-            }
-            Action::DeadLettered { consumer, letter } => {
-                tracing::warn!(consumer = %self.name(consumer), sequence = letter.message.sequence, id = %letter.message.id,
-                    key = letter.message.key.as_deref(), attempts = letter.attempts, cause = letter.cause.kind(), "message given up");
-                reader.note_dead_letter(consumer, letter.message.sequence, &letter);
-            }
-            Action::Parked { consumer, row } => {
-                if row.cause.holds_key() {
-                    tracing::warn!(consumer = %self.name(consumer), sequence = row.message.sequence, id = %row.message.id,
-                        key = row.message.key.as_deref(), attempts = row.attempts, cause = row.cause.kind(), "key parked");
-                }
-                reader.note_parked(consumer, &row);
-            }
-            Action::Unparked { consumer, place } => reader.note_unparked(consumer, &place),
-            Action::StateEdited { consumer, key, writes } => {
-                tracing::info!(
-                    consumer = consumer.0,
-                    ?key,
-                    entries = writes.state.len(),
-                    "state edited by an operator"
-                );
-                reader.apply(consumer, key.as_ref(), None, &writes);
-            }
-            Action::DeadLetterRemoved { consumer, sequence, published_at_ms } => {
-                reader.note_dead_letter_removed(consumer, sequence, published_at_ms);
-            }
-            _ => {}
-        }
-    }
-
-    fn roll_back(&self, consumer: ConsumerId, version: Version, reason: Box<str>) {
-        let failed = FailedVersion { consumer: self.name(consumer), version, reason };
-        if let Err(error) = self.hands.failed.try_send(failed) {
-            // The breaker is open all the same, and an operator can take the version back.
-            tracing::error!(consumer = %self.name(consumer), version = version.short(), %error, "nobody can be told that a version failed in its probation");
-        }
-    }
-
     fn publish_under(&mut self, session: u64) {
         self.publish_session = None;
         self.next_session = Some(session);
@@ -467,25 +411,6 @@ impl Driver {
         if let Some(done) = self.consumers.remove(&consumer).and_then(|attached| attached.detached) {
             _ = done.send(());
         }
-    }
-
-    fn halt(&mut self, consumer: ConsumerId, reason: &HaltReason) {
-        let name = self.name(consumer);
-        let text = match reason {
-            HaltReason::StreamWentBackwards { stream, last_sequence, floor } => format!(
-                "stream {stream} went backwards: its last sequence is {last_sequence}, but everything up to {floor} was settled; \
-                 restore the stream, or delete it and create it anew to read it from the beginning, then `pelton consumers resume {name}`"
-            ),
-            HaltReason::Exhausted { sequence, key, attempts, failure } => format!(
-                "message {sequence}{} failed {attempts} times, the last time by {}: {}; the manifest says to halt then: mend what is wrong, \
-                 then `pelton consumers resume {name}`",
-                key.as_ref().map(|key| format!(" of key {key:?}")).unwrap_or_default(),
-                failure.kind(),
-                failure.reason()
-            ),
-        };
-        tracing::error!(consumer = %name, reason = text, "consumer halted");
-        self.halted.insert(consumer, text);
     }
 
     fn with(&mut self, consumer: ConsumerId, act: impl FnOnce(&mut Attached)) {

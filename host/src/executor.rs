@@ -105,12 +105,14 @@ fn execute_all(shared: &Shared, work: &Receiver<Assignment>, notes: &Sender<Note
         if notes.send(note).is_err() || broke {
             return;
         }
+        // Beside those who go on with the outcomes.
+        kept.clear();
     }
 }
 
 /// The next assignment; none: there will be no more. `now` is when the one before ended, and stays so where nothing had to be waited for: reads of the clock are
 /// dear in a virtual machine, and an executor can do with three for each message.
-fn next(work: &Receiver<Assignment>, kept: &mut Kept, now: &mut Stopwatch) -> Option<Assignment> {
+fn next(work: &Receiver<Assignment>, kept: &mut Kept<'_>, now: &mut Stopwatch) -> Option<Assignment> {
     if let Ok(assignment) = work.try_recv() {
         return Some(assignment);
     }
@@ -120,7 +122,7 @@ fn next(work: &Receiver<Assignment>, kept: &mut Kept, now: &mut Stopwatch) -> Op
 }
 
 /// Whoever has nothing to do looks after the instances that it keeps.
-fn wait(work: &Receiver<Assignment>, kept: &mut Kept) -> Option<Assignment> {
+fn wait(work: &Receiver<Assignment>, kept: &mut Kept<'_>) -> Option<Assignment> {
     loop {
         if kept.is_empty() {
             return work.recv().ok();
@@ -133,9 +135,9 @@ fn wait(work: &Receiver<Assignment>, kept: &mut Kept) -> Option<Assignment> {
     }
 }
 
-fn execute(
-    shared: &Shared,
-    kept: &mut Kept,
+fn execute<'a>(
+    shared: &'a Shared,
+    kept: &mut Kept<'a>,
     run: Run,
     deployed: &Deployed,
     handed_over: Stopwatch,
@@ -175,9 +177,9 @@ fn fetch(shared: &Shared, fetch: Fetch, now: &mut Stopwatch) -> Result<Input, Re
 }
 
 /// What becomes of a message. `now` is the end of the attempt afterwards, if one was made.
-fn attempt(
-    shared: &Shared,
-    kept: &mut Kept,
+fn attempt<'a>(
+    shared: &'a Shared,
+    kept: &mut Kept<'a>,
     deployed: &Deployed,
     job: Job,
     now: &mut Stopwatch,
@@ -252,9 +254,9 @@ fn observed(deployed: &Deployed, message: &Arc<Message>, attempt: u32, what: Wha
 }
 
 /// Makes the attempt, in the kind of instance that the manifest chooses.
-fn run(
-    shared: &Shared,
-    kept: &mut Kept,
+fn run<'a>(
+    shared: &'a Shared,
+    kept: &mut Kept<'a>,
     serving: &Serving,
     transaction: Transaction,
     attempt: u32,
@@ -266,12 +268,12 @@ fn run(
     if crate::native::is_chosen(identity) {
         return crate::native::run(transaction);
     }
+    let serves = Serves { plugin, limits, identity, begun };
     let reuse = match isolation {
         Isolation::Reuse(reuse) if !distrusted.load(Ordering::Relaxed) => reuse,
-        _ => return shared.sandbox.run(plugin, limits, identity, transaction, attempt, seed),
+        _ => return shared.sandbox.run_spending(kept, serves, transaction, attempt, seed),
     };
     let message = Arc::clone(transaction.message());
-    let serves = Serves { plugin, limits, identity, begun };
     let Outcome { result, differs } = shared.sandbox.run_kept(kept, reuse, serves, transaction, attempt, seed)?;
     if let Some(difference) = differs
         && !distrusted.swap(true, Ordering::Relaxed)

@@ -4,6 +4,9 @@
 //! host functions call it, and it reads through [`StateView`].
 
 mod again;
+mod headers;
+mod limits;
+mod merged;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -17,9 +20,11 @@ use crate::grants::{self, Grants};
 use crate::message::Message;
 use crate::trace::SpanIds;
 
-mod headers;
-
 pub use headers::{CAUSATION_ID, CORRELATION_ID, TRACEPARENT, VERSION};
+pub use limits::{CallError, EffectLimits, LimitPassed};
+
+use limits::within;
+use merged::{Merged, live};
 
 /// The newest state that an attempt may see: what is durable and what earlier messages of its key left.
 ///
@@ -51,69 +56,6 @@ pub trait StateView: Send + Sync {
 #[error("the state store can't be read: {0}")]
 pub struct ReadError(pub Box<str>);
 
-/// Limits of one attempt. A limit that is passed ends the attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EffectLimits {
-    /// Longest state key and business id, in bytes.
-    pub state_key_bytes_max: usize,
-    /// Longest state value, in bytes.
-    pub state_value_bytes_max: usize,
-    /// Sets, deletes and marks of one attempt.
-    pub writes_max: usize,
-    /// Keys and values written by one attempt, in bytes.
-    pub write_bytes_max: usize,
-    /// Entries read by one attempt, also those that are not there.
-    pub reads_max: usize,
-    /// Events of one attempt.
-    pub events_max: usize,
-    /// Payload of one event, in bytes.
-    pub event_bytes_max: usize,
-    /// Names and values of the headers of one event, in bytes.
-    pub event_header_bytes_max: usize,
-}
-
-impl Default for EffectLimits {
-    fn default() -> Self {
-        Self {
-            state_key_bytes_max: 512,
-            state_value_bytes_max: 1 << 20,
-            writes_max: 1_000,
-            write_bytes_max: 4 << 20,
-            reads_max: 10_000,
-            events_max: 100,
-            // With its headers it has to fit the broker's max_payload, 1 MiB by default, or it could never leave.
-            event_bytes_max: 960 << 10,
-            event_header_bytes_max: 16 << 10,
-        }
-    }
-}
-
-/// A limit that was passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitPassed {
-    /// The limit's name in the manifest.
-    pub limit: &'static str,
-    /// Its value.
-    pub max: usize,
-}
-
-impl fmt::Display for LimitPassed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "passed limits.{} = {}", self.limit, self.max)
-    }
-}
-
-/// A host call that ends the attempt.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CallError {
-    /// The plug-in passed a limit.
-    #[error("{0}")]
-    Limit(LimitPassed),
-    /// The store failed; not the plug-in's fault.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// Why an event was refused; the attempt goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EmitRefused {
@@ -138,9 +80,6 @@ pub struct Page {
 pub const PAGE_ENTRIES_MAX: usize = 1_000;
 /// A page ends when it holds this many bytes of keys and values.
 pub const PAGE_BYTES_MAX: usize = 256 << 10;
-/// Entries fetched from the view at a time while a page is put together.
-const RANGE_STEP: usize = 128;
-
 /// What every attempt of a consumer has in common.
 #[derive(Clone, Debug)]
 pub struct Terms {
@@ -412,74 +351,6 @@ pub fn event_id(consumer: &str, message: &Message, number: impl fmt::Display) ->
     // Nothing can fail in a string.
     _ = write!(id, ":{:x}:{}:{number}", stream.created_ns, message.sequence);
     id
-}
-
-fn within(limit: &'static str, value: usize, max: usize) -> Result<(), CallError> {
-    if value > max { Err(CallError::Limit(LimitPassed { limit, max })) } else { Ok(()) }
-}
-
-fn live(value: Option<&StateValue>, now_ms: u64) -> Option<Bytes> {
-    value.filter(|value| value.is_live(now_ms)).map(|value| value.bytes.clone())
-}
-
-/// The view's entries with the transaction's own writes laid over them, in order.
-struct Merged<'a> {
-    transaction: &'a Transaction,
-    prefix: &'a str,
-    own: Vec<(&'a str, Option<Bytes>)>,
-    fetched: std::collections::VecDeque<(Box<str>, Bytes)>,
-    from: Option<Box<str>>,
-    view_done: bool,
-}
-
-impl<'a> Merged<'a> {
-    fn new(transaction: &'a Transaction, prefix: &'a str, after: Option<&str>) -> Self {
-        let behind = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
-        let mut own: Vec<_> = transaction
-            .state
-            .iter()
-            .filter(|((space, key), _)| *space == Space::User && behind(key))
-            .map(|((_, key), value)| (key.as_ref(), live(value.as_ref(), transaction.now_ms)))
-            .collect();
-        own.reverse();
-        Self { transaction, prefix, own, fetched: [].into(), from: after.map(Box::from), view_done: false }
-    }
-
-    fn next(&mut self) -> Result<Option<(Box<str>, Bytes)>, ReadError> {
-        loop {
-            if self.fetched.is_empty() && !self.view_done {
-                self.fetch()?;
-            }
-            let own_first = match (self.own.last(), self.fetched.front()) {
-                (None, None) => return Ok(None),
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((own, _)), Some((theirs, _))) => {
-                    if *own == theirs.as_ref() {
-                        self.fetched.pop_front();
-                        continue;
-                    }
-                    *own < theirs.as_ref()
-                }
-            };
-            if !own_first {
-                return Ok(self.fetched.pop_front());
-            }
-            if let Some((key, Some(value))) = self.own.pop() {
-                return Ok(Some((key.into(), value)));
-            }
-        }
-    }
-
-    fn fetch(&mut self) -> Result<(), ReadError> {
-        let from = self.from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let Transaction { view, scope, now_ms, .. } = self.transaction;
-        let entries = view.range(scope, self.prefix, from, RANGE_STEP, *now_ms)?;
-        self.view_done = entries.len() < RANGE_STEP;
-        self.from = entries.last().map(|(key, _)| key.clone()).or(self.from.take());
-        self.fetched.extend(entries);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::attempt::{Attempt, Call, Identity, RunLimits};
 use super::clock::{self, EpochClock};
 use super::ended;
 use super::engine::{self, SandboxError, Settings};
-use super::gate::Gate;
+use super::gate::{Gate, Permit};
 use super::generated::{Consumer, exports::pelton::consumer::handler, pelton::consumer::types};
 use super::lines::Line;
 use super::load::Plugin;
@@ -33,6 +33,13 @@ pub struct Told {
     pub memory_bytes: usize,
     /// From before the instance was made until the handler's end, in microseconds.
     pub time_us: u64,
+}
+
+/// What is left of a fresh instance. Taking it down costs about a third of an attempt and changes nothing that was done, so it can wait until the outcome was told.
+pub(super) struct Spent<'a> {
+    // Before the permit: the pool must have its place back when the next one may enter.
+    _store: Store<Attempt>,
+    _permit: Permit<'a>,
 }
 
 /// Where plug-ins run. Shared by all threads of the host.
@@ -103,7 +110,7 @@ impl Sandbox {
     ) -> Result<Result<WriteSet, Failure>, ReadError> {
         let (identity, begun) = (Arc::clone(identity), Stopwatch::start());
         let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits, begun };
-        self.run_fresh(plugin, call, false)
+        self.run_fresh(plugin, call, false).map(|(outcome, _)| outcome)
     }
 
     /// The same, for whoever wants to look at the attempt: keeps its lines and measures it.
@@ -139,15 +146,16 @@ impl Sandbox {
         plugin: &Plugin,
         call: Call,
         muted: bool,
-    ) -> Result<Result<WriteSet, Failure>, ReadError> {
+    ) -> Result<(Result<WriteSet, Failure>, Spent<'_>), ReadError> {
         let message = Arc::clone(call.transaction.message());
-        let _permit = self.gate.enter();
+        let permit = self.gate.enter();
         let mut store = self.store(call);
         store.data_mut().lines.muted = muted;
         // The deadline covers both.
         let instance = plugin.pre.instantiate(&mut store);
         let called = instance.and_then(|instance| handle(&instance, &mut store, &message));
-        finish(called, &mut store)
+        let outcome = finish(called, &mut store)?;
+        Ok((outcome, Spent { _store: store, _permit: permit }))
     }
 
     /// A store for one attempt, with its limits set and its deadline running.

@@ -18,7 +18,7 @@ use super::attempt::{Attempt, Call, Identity, RunLimits};
 use super::clock;
 use super::generated::Consumer;
 use super::load::Plugin;
-use super::sandbox::{self, Sandbox};
+use super::sandbox::{self, Sandbox, Spent};
 use crate::clock::Stopwatch;
 
 /// Instances that one thread keeps, at most. Each holds its memory, so this is also a bound on that.
@@ -61,9 +61,11 @@ pub enum Difference {
 
 /// The instances that one thread keeps.
 #[derive(Default)]
-pub struct Kept {
+pub struct Kept<'a> {
     /// The one that was used last is the last.
     instances: Vec<Instance>,
+    /// A fresh one that has done its work, until whoever waits for the outcome was told.
+    spent: Option<Spent<'a>>,
 }
 
 /// One instance, and whom it may serve.
@@ -102,7 +104,7 @@ impl Instance {
     }
 }
 
-impl Kept {
+impl<'a> Kept<'a> {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -112,6 +114,11 @@ impl Kept {
     /// Drops those that are older than `age`: of consumers that were stopped or have nothing to do.
     pub fn drop_older(&mut self, age: Duration) {
         self.instances.retain(|instance| Duration::from_micros(instance.since.elapsed_us()) < age);
+    }
+
+    /// Takes down what a fresh instance has left. It holds one of the sandbox's places, so nobody may sleep before this.
+    pub fn clear(&mut self) {
+        self.spent = None;
     }
 
     /// The instance for this consumer, if it is still good. What it had under other rules goes.
@@ -131,19 +138,41 @@ impl Kept {
 }
 
 impl Sandbox {
+    /// Like [`Sandbox::run`], but leaves the instance in `kept`, to be taken down with [`Kept::clear`] or before the next one.
+    ///
+    /// # Errors
+    /// As for [`Sandbox::run`].
+    pub fn run_spending<'a>(
+        &'a self,
+        kept: &mut Kept<'a>,
+        serves: Serves<'_>,
+        transaction: Transaction,
+        attempt: u32,
+        seed: u64,
+    ) -> Result<Result<WriteSet, Failure>, ReadError> {
+        kept.clear();
+        let Serves { plugin, limits, identity, begun } = serves;
+        let identity = Arc::clone(identity);
+        let call = Call { identity, version: plugin.version, transaction, attempt, seed, limits: *limits, begun };
+        let (outcome, spent) = self.run_fresh(plugin, call, false)?;
+        kept.spent = Some(spent);
+        Ok(outcome)
+    }
+
     /// Like [`Sandbox::run`], in an instance out of `kept` if there is a good one, which is kept again if all went well.
     ///
     /// # Errors
     /// [`ReadError`] if the store can't be read: not the plug-in's fault, and the host has to stop.
     pub fn run_kept(
         &self,
-        kept: &mut Kept,
+        kept: &mut Kept<'_>,
         reuse: &Reuse,
         serves: Serves<'_>,
         transaction: Transaction,
         attempt: u32,
         seed: u64,
     ) -> Result<Outcome, ReadError> {
+        kept.clear();
         let Serves { plugin, limits, identity, begun } = serves;
         let call = |transaction, begun| Call {
             identity: Arc::clone(identity),
@@ -173,7 +202,7 @@ impl Sandbox {
             Err(_) => drop(used),
         }
         // An attempt of its own, with all of the time that one has.
-        let fresh = self.run_fresh(plugin, call(again, Stopwatch::start()), result.is_ok())?;
+        let (fresh, _) = self.run_fresh(plugin, call(again, Stopwatch::start()), result.is_ok())?;
         // Without audits a failure is made good in silence: it is what a plug-in looks like that slowly fills its memory.
         let differs = if reuse.audit_one_in.is_some() { difference(&result, &fresh) } else { None };
         Ok(Outcome { result: fresh, differs })
@@ -182,7 +211,7 @@ impl Sandbox {
     /// In a fresh instance, which is kept if all goes well.
     fn run_and_keep(
         &self,
-        kept: &mut Kept,
+        kept: &mut Kept<'_>,
         serves: &Serves<'_>,
         call: Call,
     ) -> Result<Result<WriteSet, Failure>, ReadError> {

@@ -8,13 +8,12 @@ use rustc_hash::FxHashMap;
 
 use super::commit::{InCommit, OpenBatch};
 use super::consumer::{Consumer, Phase};
-use super::event::{Action, Arrival, HaltReason, Input, KnownConsumer, LaneId, OutboxRow, Start};
-use super::lanes::{LaneState, Lanes};
-use super::relay::{Answered, OrderKey, Relay};
-use crate::batch::{Binding, StreamIdentity};
+use super::event::{Action, Input, KnownConsumer, LaneId, OutboxRow};
+use super::lanes::Lanes;
+use super::relay::{OrderKey, Relay};
 use crate::breaks::{Break, Breaks};
 use crate::cursor::Cursor;
-use crate::ids::{ConsumerId, IdHash, RowId};
+use crate::ids::{ConsumerId, IdHash};
 use crate::parked::{ParkLane, ParkedLane};
 use crate::time::Now;
 
@@ -291,171 +290,9 @@ impl Core {
         }
     }
 
-    fn is_current(&self, consumer: ConsumerId, generation: u64) -> bool {
-        self.consumers.get(&consumer).is_some_and(|state| {
-            state.generation == generation && matches!(state.phase, Phase::Positioning | Phase::Running)
-        })
-    }
-
-    /// Begins to pull and to handle, once nothing is left of the time before a stop.
-    pub(super) fn begin(&mut self, consumer: ConsumerId) {
-        let Some(state) = self.consumers.get(&consumer).filter(|_| !self.draining) else { return };
-        if state.phase == Phase::Suspended {
-            // It is brought here again by whoever ends that.
-        } else if matches!(state.phase, Phase::Positioning | Phase::Running) || state.is_quiet() {
-            self.position(consumer);
-        } else {
-            self.stop(consumer, Phase::Restarting);
-        }
-    }
-
-    /// Asks for the subscription to stand behind what is durably settled.
-    pub(super) fn position(&mut self, consumer: ConsumerId) {
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
-        state.phase = Phase::Positioning;
-        state.generation += 1;
-        state.requested = 0;
-        let newest = state.stream.clone().zip(state.newest);
-        let action = Action::Position { consumer, generation: state.generation, after: state.durable_floor, newest };
-        self.actions.push_back(action);
-    }
-
-    fn positioned(&mut self, consumer: ConsumerId, generation: u64, stream: StreamIdentity, last_sequence: u64) {
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
-        if state.generation != generation || state.phase != Phase::Positioning {
-            return;
-        }
-        if state.stream.as_ref() == Some(&stream) {
-            let floor = state.highest_known();
-            if last_sequence < floor {
-                let reason = HaltReason::StreamWentBackwards { stream: stream.name, last_sequence, floor };
-                self.actions.push_back(Action::Halted { consumer, reason });
-                self.stop(consumer, Phase::Halted);
-            } else {
-                state.phase = Phase::Running;
-                state.working_since_tick_ms = self.now.tick_ms;
-            }
-            return;
-        }
-        if !state.is_quiet() {
-            // What is under way belongs to the stream before: its sequences must not be taken for those of this one.
-            self.stop(consumer, Phase::Rebinding);
-            return;
-        }
-        let stood_at = state.durable_floor;
-        let replaced = state.stream.take().filter(|before| before.name == stream.name);
-        // A stream that took the place of one of its name holds only what was published since: all of it is new.
-        let after = if state.start == Start::New && replaced.is_none() { last_sequence } else { 0 };
-        state.bind(stream.clone(), after);
-        let name = state.name.clone();
-        state.phase = Phase::Running;
-        state.working_since_tick_ms = self.now.tick_ms;
-        self.open.bindings.push(Binding { consumer, name, stream: stream.clone(), floor: after });
-        self.actions.push_back(Action::Bound { consumer, stream, replaced, after });
-        if stood_at != after {
-            self.position(consumer);
-        }
-    }
-
-    fn delivered(&mut self, consumer: ConsumerId, generation: u64, arrivals: Vec<Arrival>) {
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
-        if state.generation != generation || state.phase != Phase::Running {
-            return;
-        }
-        state.requested = state.requested.saturating_sub(arrivals.len());
-        let mut settled_before = Vec::new();
-        for arrival in arrivals {
-            let sequence = arrival.message.sequence;
-            let Some(state) = self.consumers.get_mut(&consumer) else { return };
-            state.delivered(sequence);
-            if state.cursor.contains(sequence) {
-                state.counters.redelivered += 1;
-                settled_before.push(sequence);
-            } else if state.hold(sequence, arrival.message.weight()) {
-                self.enqueue(consumer, arrival);
-            } else {
-                state.counters.redelivered += 1;
-            }
-        }
-        if !settled_before.is_empty() {
-            self.settle_again(consumer, settled_before);
-        }
-    }
-
-    fn acknowledged(&mut self, row: RowId) {
-        let answered = self.relay.acknowledged(row);
-        if answered.is_some() && !self.settings.breaks.has(Break::RemoveBeforePuback) {
-            self.note_published(row);
-        }
-        if let Some(state) = answered.as_ref().and_then(|answered| self.consumers.get_mut(&answered.consumer)) {
-            state.outbox_rows = state.outbox_rows.saturating_sub(1);
-            state.counters.published += 1;
-        }
-        self.retry_later(answered);
-    }
-
-    fn note_published(&mut self, row: RowId) {
-        if self.flush_at_tick_ms.is_none() && !self.flush_due {
-            self.flush_at_tick_ms = Some(self.at(self.settings.published_flush_ms, Timer::Flush));
-        }
-        self.open.published.push(row);
-    }
-
-    fn retry_later(&mut self, answered: Option<Answered>) {
-        if let Some((key, delay_ms)) = answered.and_then(|answered| answered.retry) {
-            self.at(delay_ms, Timer::Relay(key));
-        }
-    }
-
-    fn publish(&mut self) {
-        while let Some(OutboxRow { row, event, .. }) = self.relay.next_probe() {
-            self.actions.push_back(Action::Publish { row, event });
-        }
-        while let Some(OutboxRow { row, event, .. }) = self.relay.next() {
-            if self.settings.breaks.has(Break::RemoveBeforePuback) {
-                self.note_published(row);
-            }
-            self.actions.push_back(Action::Publish { row, event });
-        }
-    }
-
     /// Whether there is room for the effects of more attempts, in memory and on the disk. What was begun is committed and folded without asking.
     pub(super) fn has_room(&self) -> bool {
         !self.overlay_full && !self.disk_low
-    }
-
-    fn pull(&mut self) {
-        if self.draining || !self.has_room() {
-            return;
-        }
-        for (consumer, state) in &mut self.consumers {
-            let messages = state.pull_size();
-            if messages > 0 {
-                state.requested += messages;
-                let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-                let (consumer, generation) = (*consumer, state.generation);
-                self.actions.push_back(Action::Pull { consumer, generation, messages });
-            }
-        }
-    }
-
-    /// Ends a consumer's work: what has not begun is let go of, what runs ends and is committed.
-    pub(super) fn stop(&mut self, consumer: ConsumerId, phase: Phase) {
-        let Some(state) = self.consumers.get_mut(&consumer) else { return };
-        state.phase = phase;
-        state.requested = 0;
-        state.ready.clear();
-        if std::mem::take(&mut state.in_round) {
-            let used = state.pace.used;
-            self.round.remove(&(used, consumer));
-        }
-        self.blocked.retain(|(of, _), _| *of != consumer);
-        for lane in self.lanes.of(consumer) {
-            if !matches!(self.lanes.get(lane).map(|lane| &lane.state), Some(LaneState::Running { .. })) {
-                self.drop_lane(lane);
-            }
-        }
-        self.stop_releasing(consumer);
     }
 
     fn drain(&mut self) {

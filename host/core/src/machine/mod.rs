@@ -14,6 +14,8 @@ mod outcome;
 mod pace;
 mod parking;
 mod probation;
+mod publishing;
+mod reading;
 mod relay;
 mod rewind;
 mod status;

@@ -19,7 +19,7 @@ const GLOBAL: &str = "(global $n (mut i32) (i32.const 0))";
 
 /// A consumer whose attempts are made one after the other on one thread.
 struct Thread {
-    kept: Kept,
+    kept: Kept<'static>,
     setup: Setup,
     identity: Arc<Identity>,
     plugin: Plugin,
@@ -172,4 +172,26 @@ fn one_thread_keeps_a_bounded_number() {
     assert!(SANDBOX.in_use().memories <= before.memories + KEPT_PER_THREAD as usize * 2);
     drop(threads);
     still_serves();
+}
+
+#[test]
+fn what_a_fresh_instance_left_holds_its_place_until_it_is_taken_down() {
+    let settings = Settings { instances_max: 1, kept_max: 1, ..Settings::default() };
+    let sandbox = Sandbox::new(&settings).unwrap();
+    let setup = Setup::default();
+    let identity = setup.identity();
+    let plugin = sandbox.load(&guest::counter(), &terms(setup.identity())).unwrap();
+    let limits = RunLimits::new(setup.timeout_ms, setup.memory_bytes, &setup.effects);
+    let serves = Serves { plugin: &plugin, limits: &limits, identity: &identity, begun: Stopwatch::start() };
+    let mut kept = Kept::default();
+    for _ in 0..3 {
+        sandbox.run_spending(&mut kept, serves, setup.transaction(), 1, 1).unwrap().unwrap();
+        assert_eq!(sandbox.in_use().memories, 1);
+    }
+    kept.clear();
+    assert_eq!(sandbox.in_use().memories, 0);
+    // A manifest may change its mind between two messages of a run: nobody waits for the place that their own thread holds.
+    sandbox.run_spending(&mut kept, serves, setup.transaction(), 1, 1).unwrap().unwrap();
+    sandbox.run_kept(&mut kept, &REUSE, serves, setup.transaction(), 1, 1).unwrap().result.unwrap();
+    assert_eq!(sandbox.in_use().memories, 1);
 }
