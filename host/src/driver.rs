@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use flume::{Receiver, RecvTimeoutError, Sender};
 use pelton_core::batch::Batch;
 use pelton_core::effects::Event;
 use pelton_core::ids::{ConsumerId, RowId, Version};

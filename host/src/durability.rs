@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use flume::{Receiver, RecvTimeoutError, Sender, bounded};
 use pelton_core::Input;
 use pelton_core::batch::Batch;
 
@@ -23,8 +23,8 @@ use crate::telemetry::traces::Traces;
 pub struct CheckpointSettings {
     /// At the latest after this long.
     pub interval: Duration,
-    /// As soon as the overlay holds half of this many bytes, or as many were appended to the log, which bounds its file where many messages change little; when
-    /// the overlay holds all of them, pulls wait.
+    /// As soon as the overlay holds half of this many bytes, or half of them were appended to the log, which bounds its file where many messages change little;
+    /// when the overlay holds all of them, pulls wait.
     pub overlay_bytes_max: usize,
     /// Where commits and checkpoints are counted.
     pub meters: Arc<Meters>,
@@ -109,7 +109,7 @@ fn commit_all(
         if bytes >= settings.overlay_bytes_max {
             _ = notes.send(Note::Core(Input::OverlayFull(true)));
         }
-        if bytes >= settings.overlay_bytes_max / 2 || appended_bytes >= settings.overlay_bytes_max {
+        if bytes.max(appended_bytes) >= settings.overlay_bytes_max / 2 {
             appended_bytes = 0;
             // Full means that a wake-up is pending already.
             _ = wake.try_send(());
@@ -155,7 +155,7 @@ fn checkpoint_all(
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::unbounded;
+    use flume::unbounded;
     use tempfile::TempDir;
 
     use super::*;
@@ -180,7 +180,7 @@ mod tests {
         let ((to_committer, batches), (notes, heard)) = (unbounded(), unbounded());
         let running = start(log, checkpointer, &reader, settings, clock, batches, &notes).unwrap();
         // Each takes a block of 4 KiB.
-        (0..16).for_each(|_| to_committer.send(Arc::default()).unwrap());
+        (0..8).for_each(|_| to_committer.send(Arc::default()).unwrap());
         // A checkpoint says at its end that there is room.
         let is_checkpoint = |note: &Note| matches!(note, Note::Core(Input::OverlayFull(false)));
         while !is_checkpoint(&heard.recv_timeout(LIMIT).unwrap()) {}

@@ -1,6 +1,6 @@
 //! Tells the driver when a thread that the host can't go on without has panicked: else its work would be missing without a word.
 
-use crossbeam_channel::Sender;
+use flume::Sender;
 
 use crate::driver::Note;
 
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_fatal_and_an_ordinary_end_is_not() {
-        let (notes, received) = crossbeam_channel::unbounded();
+        let (notes, received) = flume::unbounded();
         drop(PanicGuard::new("quiet", notes.clone()));
         let broken = std::thread::spawn(move || {
             let _guard = PanicGuard::new("broken", notes);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
+use flume::Sender;
 use parking_lot::Mutex;
 use pelton_core::batch::StreamIdentity;
 use pelton_core::ids::ConsumerId;

@@ -5,7 +5,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use flume::Sender;
 use parking_lot::Mutex;
 use pelton_core::Input;
 use pelton_core::ids::RowId;

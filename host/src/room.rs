@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use flume::Sender;
 use pelton_core::Input;
 use tokio::time::MissedTickBehavior;
 
@@ -88,7 +88,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn too_little_room_is_told_once_and_names_the_disk_and_the_way_out() {
         let directory = tempfile::tempdir().unwrap();
-        let (notes, told) = crossbeam_channel::unbounded();
+        let (notes, told) = flume::unbounded();
         let room = Room::new(directory.path(), 1 << 60);
         let watching = tokio::spawn(Arc::clone(&room).watch(notes));
         tokio::time::sleep(EVERY * 5).await;
@@ -106,7 +106,7 @@ mod tests {
     async fn a_disk_with_room_is_no_news() {
         let directory = tempfile::tempdir().unwrap();
         for free_bytes_min in [0, 1] {
-            let (notes, told) = crossbeam_channel::unbounded();
+            let (notes, told) = flume::unbounded();
             let room = Room::new(directory.path(), free_bytes_min);
             let watching = tokio::spawn(Arc::clone(&room).watch(notes));
             tokio::time::sleep(EVERY * 5).await;

@@ -12,7 +12,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use crossbeam_channel::Sender;
+use flume::Sender;
 use pelton_core::ids::ConsumerId;
 use pelton_core::transaction::ReadError;
 use pelton_core::{Operation, OperationRefused};

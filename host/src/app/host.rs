@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use crossbeam_channel::Sender;
+use flume::Sender;
 use pelton_core::Input;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

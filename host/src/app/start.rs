@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use flume::{Receiver, Sender, unbounded};
 use pelton_core::{Core, KnownConsumer, OutboxRow, Recovered, Settings};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;

@@ -150,7 +150,7 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// The view's page cache, in bytes. 1 MiB to 64 GiB.
     pub cache_bytes: usize,
-    /// What may be executed and not yet folded into the view, in bytes; pulls wait at it. A checkpoint begins when half of it is in memory, or all of it was
+    /// What may be executed and not yet folded into the view, in bytes; pulls wait at it. A checkpoint begins when half of it is in memory, or half of it was
     /// appended to the commit log. 1 MiB to 16 GiB.
     pub overlay_bytes_max: usize,
     /// Bytes that have to be free on the data directory's disk, else nothing new is begun; 0: nobody looks. At most 1 TiB.

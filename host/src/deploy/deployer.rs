@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use flume::Sender;
 use pelton_core::ids::Version;
 use pelton_core::plan::{Form, Step, plan};
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use flume::Sender;
 use parking_lot::Mutex;
 use pelton_core::histogram::Histogram;
 use pelton_core::{ConsumerStatus, Status};
