@@ -194,6 +194,8 @@ async fn the_outbox_is_shown_row_by_row_with_the_reason() -> Result<()> {
     stage.consumer("ledger", "ledger", |_| lost)?;
     stage.host.start().await?;
     stage.ledger("a", 1).await?;
+    // Between keys no order is promised: that of `a` is to be the older row.
+    stage.wait_status("the first event waits", "ledger", |entry| entry["outbox_pending"] == 1).await?;
     stage.ledger("b", 1).await?;
     let refused = |entry: &Value| entry["outbox_pending"] == 2 && entry["outbox_age_ms"].is_u64();
     stage.wait_status("both events wait", "ledger", refused).await?;
