@@ -37,6 +37,9 @@ pub enum Assignment {
 /// A run that took this long ends between two messages, in microseconds: other lanes and consumers wait for the thread, and its outcomes for the commit.
 const RUN_US_MAX: u64 = 4_000;
 
+/// A run that was handed over ahead comes back untouched after so long, in microseconds: whatever is before it is not as short as it was believed to be.
+const AHEAD_US_MAX: u64 = 20_000;
+
 /// An executor that had nothing to do for so long drops the instances that it keeps.
 const KEPT_IDLE: Duration = Duration::from_secs(10);
 
@@ -143,7 +146,10 @@ fn execute<'a>(
     handed_over: Stopwatch,
     now: &mut Stopwatch,
 ) -> Result<Input, ReadError> {
-    let Run { consumer, lane, jobs } = run;
+    let Run { consumer, lane, jobs, ahead } = run;
+    if ahead && handed_over.until_us(*now) > AHEAD_US_MAX {
+        return Ok(Input::RunEnded { consumer, lane, results: Vec::new(), busy_us: 0 });
+    }
     let mut results = Vec::with_capacity(jobs.len());
     let begun = *now;
     for job in jobs {

@@ -118,7 +118,8 @@ impl World {
 
     fn begin_run(&mut self, run: Run) -> Checked {
         let place = self.known(run.consumer)?;
-        let (runs_max, messages_max) = (self.plan.runs_max, self.plan.run_messages_max);
+        let runs_max = if run.ahead { self.plan.short_runs_max } else { self.plan.runs_max };
+        let messages_max = self.plan.run_messages_max;
         let policy = &self.ledger.books[place].policy;
         let Some(host) = &mut self.host else { return Ok(()) };
         let first = there(run.jobs.first(), Broken::Books, || "a run of nothing".into())?;
@@ -128,6 +129,9 @@ impl World {
             ids: run.jobs.iter().filter(|job| job.message.mark.is_some()).map(|job| job.message.id.clone()).collect(),
         };
         let fits = run.jobs.len() <= messages_max && host.life.runs.len() < runs_max;
+        if run.ahead {
+            self.tally.count("ahead");
+        }
         holds(fits, Broken::Limit, || format!("{} messages in run {}", run.jobs.len(), host.life.runs.len() + 1))?;
         let own: Vec<_> = host.life.runs.values().filter(|other| other.place == place).collect();
         let keys_max = policy.rate.keys_max.unwrap_or(usize::MAX);

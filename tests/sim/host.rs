@@ -72,6 +72,7 @@ impl World {
         let Opened { reader, log, checkpointer, recovered } = opened;
         let settings = Settings {
             runs_max: self.plan.runs_max,
+            short_runs_max: self.plan.short_runs_max,
             run_messages_max: self.plan.run_messages_max,
             relay_in_flight_max: self.plan.relay_in_flight_max,
             published_flush_ms: self.plan.published_flush_ms,

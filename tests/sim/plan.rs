@@ -63,6 +63,7 @@ pub(crate) struct Delays {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) runs_max: usize,
+    pub(crate) short_runs_max: usize,
     pub(crate) run_messages_max: usize,
     pub(crate) relay_in_flight_max: usize,
     pub(crate) published_flush_ms: u64,
@@ -95,6 +96,7 @@ impl Plan {
         let mut plan = Self {
             seed: case.seed,
             runs_max: chance.between(1, 8) as usize,
+            short_runs_max: 16,
             run_messages_max: if chance.one_in(3) { chance.between(1, 4) } else { 16 } as usize,
             relay_in_flight_max: if chance.one_in(3) { chance.between(1, 8) } else { 256 } as usize,
             published_flush_ms: chance.between(1, 300),

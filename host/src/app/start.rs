@@ -35,8 +35,10 @@ use crate::telemetry::traces::{Endpoint, Exporting, Traces};
 use crate::versions::Versions;
 use crate::wasm::{self, KEPT_PER_THREAD, Sandbox};
 
-/// Runs for each executor thread that may be out: enough that none waits for the driver.
+/// Runs for each executor thread that may be out, however long they take.
 const RUNS_PER_EXECUTOR: usize = 4;
+/// The same while they are short.
+const SHORT_RUNS_PER_EXECUTOR: usize = 64;
 /// Largest memory that a manifest may ask for, in bytes; the same bound as the configuration's.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
@@ -116,6 +118,7 @@ impl Threads {
         };
         let settings = Settings {
             runs_max: count * RUNS_PER_EXECUTOR,
+            short_runs_max: count * SHORT_RUNS_PER_EXECUTOR,
             executors: count,
             relay_in_flight_max: config.limits.relay_in_flight_max,
             jitter_seed: seed,

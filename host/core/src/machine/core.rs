@@ -20,8 +20,10 @@ use crate::time::Now;
 /// Limits and choices of the whole host.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Runs that may be out at once.
+    /// Runs that may be out at once, however long they take: enough that no executor waits for the core.
     pub runs_max: usize,
+    /// Runs that may be out at once while they are short: where each is a message or two, `runs_max` of them are done before more can be handed over.
+    pub short_runs_max: usize,
     /// Threads that execute them.
     pub executors: usize,
     /// Messages of one run, at most.
@@ -40,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             runs_max: 8,
+            short_runs_max: 64,
             executors: 2,
             run_messages_max: 256,
             relay_in_flight_max: 4_096,

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::consumer::Phase;
-use super::core::{Core, Timer};
+use super::core::{Core, Settings, Timer};
 use super::event::{Action, Arrival, Job, JobResult, LaneId, Run, VersionRule};
 use super::lanes::{Lane, LaneState, Load, Waiting};
 use crate::breaks::Break;
@@ -98,7 +98,8 @@ impl Core {
             return;
         }
         let mut passed_over = None;
-        while self.runs_out < self.settings.runs_max {
+        let Settings { runs_max, short_runs_max, executors, .. } = self.settings;
+        while self.runs_out < runs_max.max(short_runs_max) {
             let turn = match passed_over {
                 None => self.round.first().copied(),
                 Some(last) => self.round.range((Bound::Excluded(last), Bound::Unbounded)).next().copied(),
@@ -110,8 +111,12 @@ impl Core {
                 self.lose_credit(used, consumer);
                 continue;
             }
-            self.used_last = self.used_last.max(used);
             let Some(state) = self.consumers.get_mut(&consumer) else { continue };
+            // Nobody else may go in its stead: whoever has short runs would keep all places taken.
+            if self.runs_out >= runs_max.saturating_add(state.pace.ahead_max(executors)) {
+                return;
+            }
+            self.used_last = self.used_last.max(used);
             self.round.remove(&(used, consumer));
             state.in_round = false;
             if let Some(lane) = state.ready.pop_front() {
@@ -185,9 +190,10 @@ impl Core {
         state.pace.spend(state.policy.rate, jobs.len());
         state.breaker.began();
         lane.state = LaneState::Running { jobs: jobs.len(), claims, shared_state };
+        let ahead = self.runs_out >= self.settings.runs_max;
         self.runs_out += 1;
         state.running += 1;
-        self.actions.push_back(Action::Execute(Run { consumer, lane: id, jobs }));
+        self.actions.push_back(Action::Execute(Run { consumer, lane: id, jobs, ahead }));
     }
 
     /// Takes what a run did: outcomes go into the open batch, a failure decides what the lane does next.
@@ -202,9 +208,12 @@ impl Core {
         let (Some(state), Some(lane)) = (self.consumers.get_mut(&consumer), self.lanes.get_mut(id)) else { return };
         lane.state = LaneState::Ready;
         state.running -= 1;
-        state.pace.ended(busy_us, state.policy.weight, self.now.tick_ms);
-        if results.is_empty() {
+        let untouched = results.is_empty();
+        if untouched {
+            state.pace.came_back(state.policy.weight);
             state.breaker.nothing_tried();
+        } else {
+            state.pace.ended(busy_us, state.policy.weight, self.now.tick_ms);
         }
         self.runs_out -= 1;
         self.join_round(consumer);
@@ -231,6 +240,18 @@ impl Core {
             lane.put_back(again);
         }
         self.rest_lane(id, backoff);
+        if untouched {
+            self.goes_first(id);
+        }
+    }
+
+    /// A lane that had its turn and did not get to use it is the next of its consumer.
+    fn goes_first(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get(id).filter(|lane| matches!(lane.state, LaneState::Ready)) else { return };
+        let Some(state) = self.consumers.get_mut(&lane.consumer) else { return };
+        if state.ready.back() == Some(&id) {
+            state.ready.rotate_right(1);
+        }
     }
 
     pub(super) fn is_at_work(&self, consumer: ConsumerId) -> bool {

@@ -181,6 +181,8 @@ pub struct Run {
     pub lane: LaneId,
     /// In stream order, at least one.
     pub jobs: Vec<Job>,
+    /// It was handed over because those before it are believed to be short. Where they are not, it comes back untouched: other consumers may need the thread more.
+    pub ahead: bool,
 }
 
 /// One attempt to make.

@@ -4,6 +4,8 @@ use crate::policy::RatePolicy;
 
 /// A consumer whose runs take longer than this on average is slow, in microseconds: it never gets the last free executor while others are at work.
 const SLOW_RUN_US: u64 = 5_000;
+/// What is handed to an executor ahead of its need may take so long, in microseconds: whoever comes meanwhile waits behind it.
+const AHEAD_US: u64 = 500;
 /// The weight that a consumer has whose manifest names none.
 const WEIGHT_DEFAULT: u64 = 100;
 
@@ -38,6 +40,17 @@ impl Pace {
         self.used = self.used.saturating_add(share(busy_us, weight)).saturating_sub(charged);
         self.run_us = Some(self.run_us.map_or(busy_us, |known| (known * 7 + busy_us) / 8));
         self.last_end_tick_ms = Some(tick_ms);
+    }
+
+    /// A run came back untouched: it used nothing, and says nothing of how long runs take.
+    pub(crate) fn came_back(&mut self, weight: u32) {
+        self.used = self.used.saturating_sub(share(self.estimate_us(), weight));
+    }
+
+    /// How many of its runs may be handed over ahead of the need of so many executors.
+    pub(crate) fn ahead_max(&self, executors: usize) -> usize {
+        let Some(run_us) = self.run_us else { return 0 };
+        usize::try_from(AHEAD_US / run_us.max(1)).unwrap_or(usize::MAX).saturating_mul(executors)
     }
 
     /// One that was idle has no claim to the time that it did not use.

@@ -189,7 +189,7 @@ fn shares(bench: &mut Bench, costs: &[(ConsumerId, u64)], runs: usize) -> Vec<u6
 }
 
 fn one_executor() -> Settings {
-    Settings { runs_max: 1, executors: 1, run_messages_max: 1, ..Settings::default() }
+    Settings { runs_max: 1, short_runs_max: 1, executors: 1, run_messages_max: 1, ..Settings::default() }
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Rules of limits: when pulls stop and go on, when a batch is closed, what leaves when.
 
+use std::collections::VecDeque;
+
 use super::bench::*;
 use crate::cursor::Cursor;
 use crate::machine::{Input, Settings};
+use crate::message::Message;
 use crate::policy::Policy;
 
 #[test]
@@ -162,4 +165,68 @@ fn what_is_settled_behind_a_message_that_waits_takes_one_range_also_with_other_s
         assert_eq!(durable.ranges().collect::<Vec<_>>(), [(4, sequence)]);
         assert_eq!(bench.core.consumers[&consumer].cursor, durable);
     }
+}
+
+/// Messages without a key, each in a lane of its own.
+fn messages(count: u64) -> Vec<Message> {
+    (1..=count).map(|sequence| message(sequence, "")).collect()
+}
+
+#[test]
+fn short_runs_are_handed_over_ahead_of_need_and_long_ones_are_not() {
+    let settings = Settings { runs_max: 2, short_runs_max: 100, executors: 2, ..Settings::default() };
+    let (mut bench, consumer) = Bench::with_consumer(settings, policy());
+    bench.deliver(consumer, &messages(40));
+    let first = bench.runs();
+    assert!(first.len() == 2 && first.iter().all(|run| !run.ahead), "nothing is known of them yet: {first:?}");
+    bench.busy_us = 100;
+    bench.apply(&first[0]);
+    let more: Vec<_> = bench.runs();
+    // Half a millisecond's worth for each executor.
+    let ahead: Vec<_> = more.iter().map(|run| run.ahead).collect();
+    assert_eq!(ahead, [&[false][..], &[true; 10]].concat());
+    bench.busy_us = 2_000_000;
+    bench.apply(&first[1]);
+    more.iter().take(9).for_each(|run| bench.apply(run));
+    assert!(bench.runs().is_empty(), "two are out still");
+    bench.apply(&more[9]);
+    assert!(bench.runs().iter().all(|run| !run.ahead));
+}
+
+#[test]
+fn a_run_that_comes_back_untouched_is_the_next_and_says_nothing_of_how_long_runs_take() {
+    let settings = Settings { runs_max: 1, short_runs_max: 2, executors: 1, ..Settings::default() };
+    let (mut bench, consumer) = Bench::with_consumer(settings, policy());
+    bench.deliver(consumer, &messages(10));
+    let run = bench.run();
+    bench.busy_us = 100;
+    bench.apply(&run);
+    let runs = bench.runs();
+    assert!(runs.len() == 2 && runs[1].ahead, "{runs:?}");
+    bench.busy_us = 2_000_000;
+    for _ in 0..20 {
+        bench.end(&runs[1], Vec::new());
+        let again = bench.run();
+        assert!(again.ahead && again.jobs[0].message.sequence == runs[1].jobs[0].message.sequence, "{again:?}");
+    }
+}
+
+#[test]
+fn short_runs_do_not_keep_all_places_from_those_that_may_be_long() {
+    let settings = Settings { runs_max: 2, short_runs_max: 12, executors: 2, ..Settings::default() };
+    let (mut bench, quick) = Bench::with_consumer(settings, policy());
+    bench.busy_us = 100;
+    bench.deliver(quick, &messages(100));
+    let mut out = VecDeque::from(bench.runs());
+    let other = bench.add("other", policy());
+    bench.deliver(other, &messages(1));
+    for _ in 0..40 {
+        let run = out.pop_front().unwrap();
+        if run.consumer == other {
+            return;
+        }
+        bench.apply(&run);
+        out.extend(bench.runs());
+    }
+    panic!("the other one had no turn");
 }

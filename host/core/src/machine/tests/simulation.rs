@@ -10,8 +10,9 @@ use crate::breaks::Breaks;
 const SEEDS: u64 = 400;
 
 /// What the world is there for: all of it happens within the seeds that are tried.
-const HAPPENS: [&str; 26] = [
+const HAPPENS: [&str; 27] = [
     "asked",
+    "ahead",
     "behind",
     "breaker closes",
     "breaker opens",

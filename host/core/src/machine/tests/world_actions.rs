@@ -149,7 +149,12 @@ impl World {
     fn execute(&mut self, run: Run) -> Checked {
         let consumer = run.consumer;
         let fits = (1..=self.settings.run_messages_max).contains(&run.jobs.len());
-        holds(fits && self.life.runs.len() < self.settings.runs_max, Broken::Limit, || format!("{run:?}"))?;
+        let (out, runs_max) = (self.life.runs.len(), self.settings.runs_max);
+        let has_place = if run.ahead { out < self.settings.short_runs_max } else { out < runs_max };
+        holds(fits && has_place, Broken::Limit, || format!("{out} of {runs_max} are out: {run:?}"))?;
+        if run.ahead {
+            self.saw("ahead");
+        }
         holds(!self.life.draining, Broken::Limit, || "a run while the host drains".into())?;
         let alone = !self.policies[&consumer].shared_state || self.life.runs.values().all(|r| r.consumer != consumer);
         holds(alone, Broken::KeyOrder, || "two runs of a consumer with shared state".into())?;
@@ -200,7 +205,8 @@ impl World {
                 break;
             }
         }
-        let busy_us = self.chance.below(25_000);
+        // In every other world runs are short.
+        let busy_us = self.chance.below(if self.settings.jitter_seed.is_multiple_of(2) { 100 } else { 25_000 });
         self.tell(Input::RunEnded { consumer, lane, results, busy_us });
         Ok(())
     }

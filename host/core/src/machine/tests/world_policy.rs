@@ -10,6 +10,7 @@ use crate::policy::{
 pub(super) fn settings(chance: &mut Chance, jitter_seed: u64, breaks: Breaks) -> Settings {
     Settings {
         runs_max: chance.between(1, 5) as usize,
+        short_runs_max: chance.between(1, 10) as usize,
         executors: chance.between(1, 3) as usize,
         run_messages_max: chance.between(1, 6) as usize,
         relay_in_flight_max: chance.between(1, 12) as usize,
