@@ -84,7 +84,7 @@ impl Checkpointer {
         Self { files, reader, folded, meta, consumers, processed_ids_ms, clock: Clock::new(now), failed: false }
     }
 
-    /// Folds all that is durable in the log and not in the view yet, and lets go what is over by `now`.
+    /// Folds all that is durable in the log by now and not in the view yet, and lets go what is over by `now`.
     ///
     /// # Errors
     /// Nothing is lost then, and readers still see everything; but the overlay can only grow from here on, so the host must exit.
@@ -95,7 +95,9 @@ impl Checkpointer {
         self.failed = true;
         self.meta.running_ms += self.clock.advance(now);
         let mut total = Folded { position: self.meta.folded, ..Folded::default() };
-        while self.step(&mut total)? {}
+        // What is appended meanwhile is for the next checkpoint: the transactions for it would get smaller and smaller, and each costs a page for nearly every key.
+        let last = self.files.log.last();
+        while self.step(&mut total)? && self.meta.folded < last {}
         self.failed = false;
         Ok(total)
     }
