@@ -218,6 +218,9 @@ fn short_runs_do_not_keep_all_places_from_those_that_may_be_long() {
     bench.busy_us = 100;
     bench.deliver(quick, &messages(100));
     let mut out = VecDeque::from(bench.runs());
+    bench.apply(&out.pop_front().unwrap());
+    out.extend(bench.runs());
+    assert_eq!(out.len(), 12);
     let other = bench.add("other", policy());
     bench.deliver(other, &messages(1));
     for _ in 0..40 {
