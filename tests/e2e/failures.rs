@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use pelton_tests::host::HostOptions;
 use pelton_tests::manifest::Manifest;
 use serde_json::{Value, json};
 
@@ -169,5 +170,36 @@ async fn a_plug_in_can_not_sleep() -> Result<()> {
     stage.publish("a", "x").await?;
     let letters = stage.host.wait_dead_letters("sleeps", 1, SOON).await?;
     assert!(letters[0]["reason"].to_string().contains("can't sleep"), "{letters:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_handed_over_while_a_plug_in_was_quick_holds_up_nobody_when_it_is_slow() -> Result<()> {
+    const SLOW: usize = 60;
+    let extra = "[limits]\nexecutor_threads = 2".to_owned();
+    let mut stage = Stage::with(|options| HostOptions { extra, ..options }).await?;
+    for guest in ["fails", "ledger"] {
+        stage.host.guest(guest)?;
+    }
+    let noisy = Manifest::new("fails.wasm", "IN", "in.noisy.*").key("subject_token = 3").emits("out.>");
+    let noisy = noisy.section("[limits]", "timeout_ms = 300").section("[config]", "out = \"out\"");
+    let noisy = noisy.top("isolation = \"reuse\"").quick_retries(1).on_exhausted("dead-letter");
+    stage.host.manifest("noisy", &noisy)?;
+    let quiet = Manifest::new("ledger.wasm", "IN", "in.quiet").emits("out.>");
+    stage.host.manifest("quiet", &quiet.section("[config]", "out = \"out\""))?;
+    stage.host.start().await?;
+    // The host learns that attempts are short.
+    for n in 0..1_000 {
+        fails(&stage, &format!("noisy.{n}"), &json!({"do": "ok"})).await?;
+    }
+    stage.events(1_000).await?;
+    for n in 0..SLOW {
+        fails(&stage, &format!("noisy.{n}"), &json!({"do": "spin"})).await?;
+    }
+    stage.wait_status("it is slow", "noisy", |entry| entry["running"].as_u64() >= Some(2)).await?;
+    stage.ledger("quiet", 1).await?;
+    stage.ledger_events(1).await?;
+    let done = stage.status_of("noisy").await?["dead_letters"].as_u64().context("a number")?;
+    assert!(done < 20, "{done} of {SLOW} went first");
     Ok(())
 }
