@@ -186,10 +186,10 @@ impl Core {
             });
         }
         let shared_state = state.policy.shared_state;
-        state.pace.began(state.policy.weight);
+        let charge = state.pace.began(state.policy.weight);
         state.pace.spend(state.policy.rate, jobs.len());
         state.breaker.began();
-        lane.state = LaneState::Running { jobs: jobs.len(), claims, shared_state };
+        lane.state = LaneState::Running { jobs: jobs.len(), claims, shared_state, charge };
         let ahead = self.runs_out >= self.settings.runs_max;
         self.runs_out += 1;
         state.running += 1;
@@ -198,11 +198,12 @@ impl Core {
 
     /// Takes what a run did: outcomes go into the open batch, a failure decides what the lane does next.
     pub(super) fn run_ended(&mut self, consumer: ConsumerId, id: LaneId, results: Vec<JobResult>, busy_us: u64) {
-        let Some(LaneState::Running { claims, shared_state, .. }) = self.lanes.get_mut(id).map(|lane| &mut lane.state)
+        let Some(LaneState::Running { claims, shared_state, charge, .. }) =
+            self.lanes.get_mut(id).map(|lane| &mut lane.state)
         else {
             return;
         };
-        let (claims, shared_state) = (std::mem::take(claims), *shared_state);
+        let (claims, shared_state, charge) = (std::mem::take(claims), *shared_state, *charge);
         // Its place in the round is by what it used, which changes now.
         self.leave_round(consumer);
         let (Some(state), Some(lane)) = (self.consumers.get_mut(&consumer), self.lanes.get_mut(id)) else { return };
@@ -210,10 +211,10 @@ impl Core {
         state.running -= 1;
         let untouched = results.is_empty();
         if untouched {
-            state.pace.came_back(state.policy.weight);
+            state.pace.came_back(charge);
             state.breaker.nothing_tried();
         } else {
-            state.pace.ended(busy_us, state.policy.weight, self.now.tick_ms);
+            state.pace.ended(charge, busy_us, state.policy.weight, self.now.tick_ms);
         }
         self.runs_out -= 1;
         self.join_round(consumer);

@@ -122,8 +122,8 @@ impl Load {
 pub(crate) enum LaneState {
     /// Waits for an executor.
     Ready,
-    /// A run of its first `jobs` messages is out, with these claims on message ids. Whose state it changes was decided when it began.
-    Running { jobs: usize, claims: Vec<IdHash>, shared_state: bool },
+    /// A run of its first `jobs` messages is out, with these claims on message ids. Whose state it changes, and what it was charged with, was decided when it began.
+    Running { jobs: usize, claims: Vec<IdHash>, shared_state: bool, charge: u64 },
     /// Waits for its head's next attempt, and takes so much of its consumer's books meanwhile.
     Backoff { until_tick_ms: u64, load: Load },
     /// Its head's id is being handled in another lane.

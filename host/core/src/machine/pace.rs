@@ -24,27 +24,23 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// What a run will probably take: charged when it begins.
-    fn estimate_us(&self) -> u64 {
-        self.run_us.unwrap_or(0)
-    }
-
-    /// A run begins.
-    pub(crate) fn began(&mut self, weight: u32) {
-        self.used = self.used.saturating_add(share(self.estimate_us(), weight));
+    /// A run begins. It is charged at once with what it will probably take; the charge is for whoever tells of its end.
+    pub(crate) fn began(&mut self, weight: u32) -> u64 {
+        let charge = share(self.run_us.unwrap_or(0), weight);
+        self.used = self.used.saturating_add(charge);
+        charge
     }
 
     /// A run has ended.
-    pub(crate) fn ended(&mut self, busy_us: u64, weight: u32, tick_ms: u64) {
-        let charged = share(self.estimate_us(), weight);
-        self.used = self.used.saturating_add(share(busy_us, weight)).saturating_sub(charged);
+    pub(crate) fn ended(&mut self, charge: u64, busy_us: u64, weight: u32, tick_ms: u64) {
+        self.used = self.used.saturating_add(share(busy_us, weight)).saturating_sub(charge);
         self.run_us = Some(self.run_us.map_or(busy_us, |known| (known * 7 + busy_us) / 8));
         self.last_end_tick_ms = Some(tick_ms);
     }
 
     /// A run came back untouched: it used nothing, and says nothing of how long runs take.
-    pub(crate) fn came_back(&mut self, weight: u32) {
-        self.used = self.used.saturating_sub(share(self.estimate_us(), weight));
+    pub(crate) fn came_back(&mut self, charge: u64) {
+        self.used = self.used.saturating_sub(charge);
     }
 
     /// How many of its runs may be handed over ahead of the need of so many executors.
@@ -104,21 +100,32 @@ mod tests {
         let (mut light, mut heavy) = (Pace::default(), Pace::default());
         for _ in 0..10 {
             for (pace, weight) in [(&mut light, 100), (&mut heavy, 200)] {
-                pace.began(weight);
-                pace.ended(1_000, weight, 0);
+                let charge = pace.began(weight);
+                pace.ended(charge, 1_000, weight, 0);
             }
         }
         assert_eq!((light.used, heavy.used), (10_000, 5_000));
     }
 
     #[test]
+    fn one_that_turns_slow_gains_nothing_by_the_runs_that_were_out_when_it_was_quick() {
+        let mut pace = Pace::default();
+        pace.ended(0, 100, 100, 0);
+        let charges = [(); 10].map(|()| pace.began(100));
+        pace.ended(charges[0], 1_000_000, 100, 0);
+        charges[1..5].iter().for_each(|charge| pace.came_back(*charge));
+        charges[5..].iter().for_each(|charge| pace.ended(*charge, 1_000, 100, 0));
+        assert_eq!(pace.used, 1_005_100);
+    }
+
+    #[test]
     fn nothing_is_known_of_a_consumer_before_its_first_run_has_ended() {
         let mut pace = Pace::default();
         assert!(pace.is_slow());
-        pace.ended(100, 100, 5);
+        pace.ended(0, 100, 100, 5);
         assert!(!pace.is_slow() && pace.was_busy(10, 5) && !pace.was_busy(11, 5));
         for _ in 0..20 {
-            pace.ended(1_000_000, 100, 5);
+            pace.ended(0, 1_000_000, 100, 5);
         }
         assert!(pace.is_slow());
     }

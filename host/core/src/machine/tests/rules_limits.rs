@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::bench::*;
 use crate::cursor::Cursor;
+use crate::ids::ConsumerId;
 use crate::machine::{Input, Settings};
 use crate::message::Message;
 use crate::policy::Policy;
@@ -172,10 +173,14 @@ fn messages(count: u64) -> Vec<Message> {
     (1..=count).map(|sequence| message(sequence, "")).collect()
 }
 
+/// One consumer, and places for so many long and so many short runs.
+fn with_places(runs_max: usize, short_runs_max: usize, executors: usize) -> (Bench, ConsumerId) {
+    Bench::with_consumer(Settings { runs_max, short_runs_max, executors, ..Settings::default() }, policy())
+}
+
 #[test]
 fn short_runs_are_handed_over_ahead_of_need_and_long_ones_are_not() {
-    let settings = Settings { runs_max: 2, short_runs_max: 100, executors: 2, ..Settings::default() };
-    let (mut bench, consumer) = Bench::with_consumer(settings, policy());
+    let (mut bench, consumer) = with_places(2, 100, 2);
     bench.deliver(consumer, &messages(40));
     let first = bench.runs();
     assert!(first.len() == 2 && first.iter().all(|run| !run.ahead), "nothing is known of them yet: {first:?}");
@@ -195,8 +200,7 @@ fn short_runs_are_handed_over_ahead_of_need_and_long_ones_are_not() {
 
 #[test]
 fn a_run_that_comes_back_untouched_is_the_next_and_says_nothing_of_how_long_runs_take() {
-    let settings = Settings { runs_max: 1, short_runs_max: 2, executors: 1, ..Settings::default() };
-    let (mut bench, consumer) = Bench::with_consumer(settings, policy());
+    let (mut bench, consumer) = with_places(1, 2, 1);
     bench.deliver(consumer, &messages(10));
     let run = bench.run();
     bench.busy_us = 100;
@@ -213,8 +217,7 @@ fn a_run_that_comes_back_untouched_is_the_next_and_says_nothing_of_how_long_runs
 
 #[test]
 fn short_runs_do_not_keep_all_places_from_those_that_may_be_long() {
-    let settings = Settings { runs_max: 2, short_runs_max: 12, executors: 2, ..Settings::default() };
-    let (mut bench, quick) = Bench::with_consumer(settings, policy());
+    let (mut bench, quick) = with_places(2, 12, 2);
     bench.busy_us = 100;
     bench.deliver(quick, &messages(100));
     let mut out = VecDeque::from(bench.runs());
