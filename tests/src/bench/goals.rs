@@ -6,7 +6,7 @@ use super::compare::{self, BY_HAND, FLOOR, NATIVE, case_name};
 use super::figures::{CPU_US, Case, P50_US, P99_US, PEAK_MB, RATE, READY_MS, RESIDENT_MB, WRITTEN_BYTES, kept};
 use super::latency::{self, BASE_US};
 use super::pelton::Isolation;
-use super::{attempt, consumers, idle, keys, poisoned, recovery};
+use super::{attempt, consumers, idle, keys, poisoned, recovery, swap};
 
 /// What a figure should be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ fn of_rest(figures: &Figures<'_>) -> Vec<Goal> {
         Goal::new(
             "a lane's longest pause at a swap, ms",
             Wanted::AtMost(2.0),
-            figures.of("swap", "swapping", "longest_pause_ms"),
+            figures.of(swap::BENCH, swap::SWAPPING, swap::AT_SWAP_MS),
         ),
         Goal::new("memory of an idle consumer, MB", Wanted::AtMost(1.0), of_consumer),
         // None at all is wanted. A process's resident memory moves by a few megabytes from start to start, which is some bytes for each of 1,000,000 keys; whatever is

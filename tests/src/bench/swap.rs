@@ -1,7 +1,8 @@
 //! What a swap costs those who wait: the longest pause of any lane while new versions take over under load, beside the same load without any.
 //!
 //! A lane pauses while it has a message and nothing comes of it: from the moment that the message was stored, or that the event before it was, whichever was later,
-//! to the moment that its own event was. All of it is measured by the server's clock, from outside.
+//! to the moment that its own event was. All of it is measured by the server's clock, from outside. What a lane pauses *at* a swap is its pause before the first event
+//! that the new version makes; the longest of all pauses meanwhile is also that of the disk, the server and the load.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +23,16 @@ use anyhow::{Context, Result, ensure};
 
 /// Its name.
 pub(super) const BENCH: &str = "swap";
+/// The case with swaps.
+pub(super) const SWAPPING: &str = "swapping";
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(300);
+/// The header that says which version made an event.
+const VERSION: &str = "pelton-version";
 /// The longest pause of any lane.
 const LONGEST_MS: &str = "longest_pause_ms";
+/// The longest pause of any lane before its first event by a new version.
+pub(super) const AT_SWAP_MS: &str = "longest_pause_at_swap_ms";
 /// The longest pause with swaps by the longest one without.
 const RATIO: &str = "ratio";
 /// New versions of a full run.
@@ -76,13 +83,17 @@ pub(super) async fn run(scale: Scale) -> Result<Vec<Case>> {
     let (stored, events) =
         (client.read("BENCH").take(all, LIMIT).await?, client.read("BENCH-OUT").take(all, LIMIT).await?);
     let stored_at: HashMap<u64, u64> = stored.iter().map(|message| (message.sequence, message.stored_at_ms)).collect();
-    let mut lanes: HashMap<String, u64> = HashMap::new();
-    let (mut before, mut during) = (Vec::new(), Vec::new());
+    let mut lanes: HashMap<String, (u64, &str)> = HashMap::new();
+    let (mut before, mut during, mut at_swaps) = (Vec::new(), Vec::new(), Vec::new());
     for event in &events {
         let LedgerEvent { key, sequence, .. } = event.json()?;
         let came_at = stored_at.get(&sequence).copied().context("an event of a message that was never stored")?;
-        let free_at = lanes.insert(key, event.stored_at_ms).unwrap_or(0);
+        let by = event.header(VERSION).context("an event that doesn't say by which version")?;
+        let (free_at, by_before) = lanes.insert(key, (event.stored_at_ms, by)).unwrap_or((0, by));
         let pause = event.stored_at_ms.saturating_sub(came_at.max(free_at));
+        if by != by_before {
+            at_swaps.push(pause);
+        }
         if sequence <= alone as u64 {
             before.push(pause)
         } else {
@@ -92,19 +103,26 @@ pub(super) async fn run(scale: Scale) -> Result<Vec<Case>> {
     }
     let verdict = checker.lock().unwrap_or_else(PoisonError::into_inner).verdict();
     ensure!(verdict.violations.total() == 0, "the host did the work wrongly: {}", verdict.details.join("; "));
-    let (alone, swapping) = (pauses(before), pauses(during));
+    let (alone, mut swapping) = (pauses(before), pauses(during));
     let longest = |reading: &Reading| reading.get(LONGEST_MS).copied().unwrap_or(0.0);
     let ratio = longest(&swapping) / longest(&alone).max(1.0);
+    ensure!(!at_swaps.is_empty(), "no lane had events of two versions");
+    let at_swaps = pauses(at_swaps);
     say(&format!(
-        "the longest pause of any lane: {} ms alone, {} ms with {swaps} swaps, {ratio:.1} times as long",
+        "the longest pause of any lane: {} ms alone; with {swaps} swaps {} ms, {ratio:.1} times as long, and {} ms before the first event of a new version",
         longest(&alone),
-        longest(&swapping)
+        longest(&swapping),
+        longest(&at_swaps)
     ));
-    let mut swapping = swapping;
     swapping.insert(RATIO.to_owned(), ratio);
+    for (name, figure) in
+        [("swapped_lanes", "messages"), (AT_SWAP_MS, LONGEST_MS), ("pause_at_swap_p50_ms", "pause_p50_ms")]
+    {
+        swapping.insert(name.to_owned(), at_swaps.get(figure).copied().unwrap_or(0.0));
+    }
     Ok(vec![
         Case::measured(BENCH, "alone", "10,000 messages a second asked for, skewed keys, no swap", &[alone]),
-        Case::measured(BENCH, "swapping", "the same, while new versions take over one after the other", &[swapping]),
+        Case::measured(BENCH, SWAPPING, "the same, while new versions take over one after the other", &[swapping]),
     ])
 }
 
