@@ -41,6 +41,8 @@ const SWAPS: u32 = 20;
 const FULL: u64 = 200_000;
 /// Messages a second that are asked for.
 const RATE: u32 = 10_000;
+/// Messages that are published at once: what comes in two milliseconds. A larger burst takes longer to be worked off than a swap takes, and would be all that is seen.
+const WINDOW: usize = 20;
 
 /// Runs it.
 ///
@@ -63,7 +65,7 @@ pub(super) async fn run(scale: Scale) -> Result<Vec<Case>> {
         exponent: 1.0,
         duplicates: 0.0,
         failing: 0.0,
-        window: 500,
+        window: WINDOW,
         rate: RATE,
         payload_bytes: 256,
     };
