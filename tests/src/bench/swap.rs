@@ -18,6 +18,7 @@ use crate::manifest::Manifest;
 use crate::nats::NatsServer;
 use crate::progress::say;
 use crate::random::Random;
+use crate::reader::Stored;
 use crate::{tools, wait};
 use anyhow::{Context, Result, ensure};
 
@@ -84,48 +85,73 @@ pub(super) async fn run(scale: Scale) -> Result<Vec<Case>> {
     let all = missing();
     let (stored, events) =
         (client.read("BENCH").take(all, LIMIT).await?, client.read("BENCH-OUT").take(all, LIMIT).await?);
-    let stored_at: HashMap<u64, u64> = stored.iter().map(|message| (message.sequence, message.stored_at_ms)).collect();
-    let mut lanes: HashMap<String, (u64, &str)> = HashMap::new();
-    let (mut before, mut during, mut at_swaps) = (Vec::new(), Vec::new(), Vec::new());
+    let pauses = Pauses::of(&stored, &events, alone as u64)?;
+    let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
     for event in &events {
-        let LedgerEvent { key, sequence, .. } = event.json()?;
-        let came_at = stored_at.get(&sequence).copied().context("an event of a message that was never stored")?;
-        let by = event.header(VERSION).context("an event that doesn't say by which version")?;
-        let (free_at, by_before) = lanes.insert(key, (event.stored_at_ms, by)).unwrap_or((0, by));
-        let pause = event.stored_at_ms.saturating_sub(came_at.max(free_at));
-        if by != by_before {
-            at_swaps.push(pause);
-        }
-        if sequence <= alone as u64 {
-            before.push(pause)
-        } else {
-            during.push(pause)
-        }
-        checker.lock().unwrap_or_else(PoisonError::into_inner).came_out(event)?;
+        checker.came_out(event)?;
     }
-    let verdict = checker.lock().unwrap_or_else(PoisonError::into_inner).verdict();
+    let verdict = checker.verdict();
     ensure!(verdict.violations.total() == 0, "the host did the work wrongly: {}", verdict.details.join("; "));
-    let (alone, mut swapping) = (pauses(before), pauses(during));
-    let longest = |reading: &Reading| reading.get(LONGEST_MS).copied().unwrap_or(0.0);
-    let ratio = longest(&swapping) / longest(&alone).max(1.0);
-    ensure!(!at_swaps.is_empty(), "no lane had events of two versions");
-    let at_swaps = pauses(at_swaps);
-    say(&format!(
-        "the longest pause of any lane: {} ms alone; with {swaps} swaps {} ms, {ratio:.1} times as long, and {} ms before the first event of a new version",
-        longest(&alone),
-        longest(&swapping),
-        longest(&at_swaps)
-    ));
-    swapping.insert(RATIO.to_owned(), ratio);
-    for (name, figure) in
-        [("swapped_lanes", "messages"), (AT_SWAP_MS, LONGEST_MS), ("pause_at_swap_p50_ms", "pause_p50_ms")]
-    {
-        swapping.insert(name.to_owned(), at_swaps.get(figure).copied().unwrap_or(0.0));
+    pauses.cases(swaps)
+}
+
+/// How long lanes paused, in milliseconds, an entry for each event.
+#[derive(Default)]
+struct Pauses {
+    /// While no version took over.
+    alone: Vec<u64>,
+    /// While versions took over one after the other.
+    swapping: Vec<u64>,
+    /// Those of `swapping` that were before a lane's first event of another version.
+    at_swaps: Vec<u64>,
+}
+
+impl Pauses {
+    /// Those of `events`, which were made of the messages `stored`; the first `alone` of these came before the swaps.
+    fn of(stored: &[Stored], events: &[Stored], alone: u64) -> Result<Self> {
+        let stored_at: HashMap<u64, u64> =
+            stored.iter().map(|message| (message.sequence, message.stored_at_ms)).collect();
+        let mut lanes: HashMap<String, (u64, &str)> = HashMap::new();
+        let mut pauses = Self::default();
+        for event in events {
+            let LedgerEvent { key, sequence, .. } = event.json()?;
+            let came_at = stored_at.get(&sequence).copied().context("an event of a message that was never stored")?;
+            let by = event.header(VERSION).context("an event that doesn't say by which version")?;
+            let (free_at, by_before) = lanes.insert(key, (event.stored_at_ms, by)).unwrap_or((0, by));
+            let pause = event.stored_at_ms.saturating_sub(came_at.max(free_at));
+            if by != by_before {
+                pauses.at_swaps.push(pause);
+            }
+            let phase = if sequence <= alone { &mut pauses.alone } else { &mut pauses.swapping };
+            phase.push(pause);
+        }
+        Ok(pauses)
     }
-    Ok(vec![
-        Case::measured(BENCH, "alone", "10,000 messages a second asked for, skewed keys, no swap", &[alone]),
-        Case::measured(BENCH, SWAPPING, "the same, while new versions take over one after the other", &[swapping]),
-    ])
+
+    /// Their figures, and the word to whoever watches.
+    fn cases(self, swaps: u32) -> Result<Vec<Case>> {
+        ensure!(!self.at_swaps.is_empty(), "no lane had events of two versions");
+        let (alone, mut swapping, at_swaps) =
+            (quantiles(self.alone), quantiles(self.swapping), quantiles(self.at_swaps));
+        let longest = |reading: &Reading| reading.get(LONGEST_MS).copied().unwrap_or(0.0);
+        let ratio = longest(&swapping) / longest(&alone).max(1.0);
+        say(&format!(
+            "the longest pause of any lane: {} ms alone; with {swaps} swaps {} ms, {ratio:.1} times as long, and {} ms before the first event of a new version",
+            longest(&alone),
+            longest(&swapping),
+            longest(&at_swaps)
+        ));
+        swapping.insert(RATIO.to_owned(), ratio);
+        for (name, figure) in
+            [("swapped_lanes", "messages"), (AT_SWAP_MS, LONGEST_MS), ("pause_at_swap_p50_ms", "pause_p50_ms")]
+        {
+            swapping.insert(name.to_owned(), at_swaps.get(figure).copied().unwrap_or(0.0));
+        }
+        Ok(vec![
+            Case::measured(BENCH, "alone", "10,000 messages a second asked for, skewed keys, no swap", &[alone]),
+            Case::measured(BENCH, SWAPPING, "the same, while new versions take over one after the other", &[swapping]),
+        ])
+    }
 }
 
 /// Lays down one version after the other, each when the one before it serves.
@@ -147,7 +173,7 @@ async fn version(host: &Host) -> Result<Option<serde_json::Value>> {
     Ok(host.consumer_status("bench").await?.get("version").cloned())
 }
 
-fn pauses(mut all: Vec<u64>) -> Reading {
+fn quantiles(mut all: Vec<u64>) -> Reading {
     all.sort_unstable();
     let at = |part: f64| all.get((all.len().saturating_sub(1) as f64 * part) as usize).copied().unwrap_or(0);
     // Milliseconds of a run: far below 2^53.
@@ -157,4 +183,49 @@ fn pauses(mut all: Vec<u64>) -> Reading {
         ("pause_p999_ms", at(0.999) as f64),
         ("pause_p50_ms", at(0.5) as f64),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(sequence: u64, stored_at_ms: u64) -> Stored {
+        Stored {
+            sequence,
+            stored_at_ms,
+            subject: "bench.x".to_owned(),
+            headers: Vec::new(),
+            payload: Vec::new().into(),
+        }
+    }
+
+    /// The event of message `sequence`.
+    fn event(key: &str, sequence: u64, stored_at_ms: u64, version: &str) -> Stored {
+        let body =
+            format!(r#"{{"key":"{key}","id":"x","sequence":{sequence},"n":1,"count":1,"chain":"0000000000000000"}}"#);
+        let headers = vec![(VERSION.to_owned(), version.to_owned())];
+        Stored { headers, payload: body.into(), ..stored(sequence, stored_at_ms) }
+    }
+
+    #[test]
+    fn a_lane_pauses_while_it_has_a_message_and_nothing_comes_of_it() {
+        let messages = [stored(1, 100), stored(2, 100), stored(3, 101), stored(4, 200), stored(5, 205)];
+        // Message 2 waits for 1, its lane's other one, message 3 for nobody; 4 and 5 are done by the next version.
+        let events = [
+            event("a", 1, 107, "v1"),
+            event("a", 2, 109, "v1"),
+            event("b", 3, 111, "v1"),
+            event("a", 4, 213, "v2"),
+            event("b", 5, 206, "v2"),
+        ];
+        let pauses = Pauses::of(&messages, &events, 3).unwrap();
+        assert_eq!(pauses.alone, [7, 2, 10]);
+        assert_eq!(pauses.swapping, [13, 1]);
+        assert_eq!(pauses.at_swaps, [13, 1]);
+    }
+
+    #[test]
+    fn an_event_of_no_message_is_refused() {
+        assert!(Pauses::of(&[stored(1, 100)], &[event("a", 2, 107, "v1")], 1).is_err());
+    }
 }
