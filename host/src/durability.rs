@@ -3,6 +3,7 @@
 //! A failed append leaves the outcome unknown, so it is fatal: nothing of the batch is settled with JetStream, and the next start finds what is durable.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::telemetry::traces::Traces;
 pub struct CheckpointSettings {
     /// At the latest after this long.
     pub interval: Duration,
-    /// As soon as the overlay holds half of this many bytes, or half of them were appended to the log, which bounds its file where many messages change little;
-    /// when the overlay holds all of them, pulls wait.
+    /// As soon as half of this many bytes of the overlay wait to be folded, or half of them were appended to the log, which bounds its file where many messages
+    /// change little; when the overlay holds all of them, pulls wait.
     pub overlay_bytes_max: usize,
     /// Where commits and checkpoints are counted.
     pub meters: Arc<Meters>,
@@ -47,6 +48,36 @@ impl Durability {
     }
 }
 
+/// When enough waits to be folded. What a checkpoint is folding by now doesn't count, though it is in the overlay until its end: a second one for the little
+/// that came since would write a page for nearly each key of it.
+struct Due {
+    /// So many bytes are enough.
+    enough: usize,
+    /// Appended to the log since it was last due.
+    appended: usize,
+}
+
+impl Due {
+    /// Something was appended; says whether a checkpoint is due.
+    fn appended(&mut self, bytes: usize, overlay: usize, folding: usize) -> bool {
+        self.appended += bytes;
+        let due = overlay.saturating_sub(folding).max(self.appended) >= self.enough;
+        if due {
+            self.appended = 0;
+        }
+        due
+    }
+}
+
+/// What both threads have.
+struct Shared {
+    reader: Arc<Reader>,
+    notes: Sender<Note>,
+    settings: CheckpointSettings,
+    /// Bytes of the overlay when the running checkpoint began; none runs: 0. A hint for `Due`, that nothing else depends on.
+    folding: AtomicUsize,
+}
+
 /// Starts both threads. Batches are committed in the order in which they come.
 ///
 /// # Errors
@@ -62,32 +93,27 @@ pub fn start(
 ) -> std::io::Result<Durability> {
     // One pending wake-up is enough: a checkpoint folds all that is there.
     let (wake, woken) = bounded(1);
-    let for_committer = (Arc::clone(reader), notes.clone(), settings.clone());
+    let shared =
+        Arc::new(Shared { reader: Arc::clone(reader), notes: notes.clone(), settings, folding: AtomicUsize::new(0) });
+    let for_committer = Arc::clone(&shared);
     let committer = std::thread::Builder::new()
         .name("committer".into())
-        .spawn(move || commit_all(log, &for_committer.0, &for_committer.2, &batches, &for_committer.1, &wake))?;
-    let for_checkpointer = (Arc::clone(reader), notes.clone());
-    let checkpointer = std::thread::Builder::new().name("checkpointer".into()).spawn(move || {
-        checkpoint_all(checkpointer, &for_checkpointer.0, &settings, clock, &woken, &for_checkpointer.1);
-    })?;
+        .spawn(move || commit_all(log, &for_committer, &batches, &wake))?;
+    let checkpointer = std::thread::Builder::new()
+        .name("checkpointer".into())
+        .spawn(move || checkpoint_all(checkpointer, &shared, clock, &woken))?;
     Ok(Durability { committer, checkpointer })
 }
 
-fn commit_all(
-    mut log: Log,
-    reader: &Reader,
-    settings: &CheckpointSettings,
-    batches: &Receiver<Arc<Batch>>,
-    notes: &Sender<Note>,
-    wake: &Sender<()>,
-) {
+fn commit_all(mut log: Log, shared: &Shared, batches: &Receiver<Arc<Batch>>, wake: &Sender<()>) {
+    let Shared { reader, notes, settings, folding } = shared;
     let _guard = PanicGuard::new("committer", notes.clone());
-    let mut appended_bytes = 0;
+    let mut due = Due { enough: settings.overlay_bytes_max / 2, appended: 0 };
     for batch in batches {
         faults::point("before-commit");
         let watch = Stopwatch::start();
-        match log.append(&batch) {
-            Ok(appended) => appended_bytes += appended.bytes,
+        let appended = match log.append(&batch) {
+            Ok(appended) => appended.bytes,
             Err(error) => {
                 let error = anyhow::Error::new(error).context(
                     "committing a batch; nothing of it was acknowledged, and a restart goes on from what is durable",
@@ -95,7 +121,7 @@ fn commit_all(
                 _ = notes.send(Note::Fatal(error));
                 return;
             }
-        }
+        };
         settings.meters.commit_us.record(watch.elapsed_us());
         settings.meters.commit_outcomes.record(batch.settlements.len() as u64);
         if let Some(traces) = &settings.traces {
@@ -109,8 +135,7 @@ fn commit_all(
         if bytes >= settings.overlay_bytes_max {
             _ = notes.send(Note::Core(Input::OverlayFull(true)));
         }
-        if bytes.max(appended_bytes) >= settings.overlay_bytes_max / 2 {
-            appended_bytes = 0;
+        if due.appended(appended, bytes, folding.load(Ordering::Relaxed)) {
             // Full means that a wake-up is pending already.
             _ = wake.try_send(());
         }
@@ -120,19 +145,17 @@ fn commit_all(
     }
 }
 
-fn checkpoint_all(
-    mut checkpointer: Checkpointer,
-    reader: &Reader,
-    settings: &CheckpointSettings,
-    clock: Clock,
-    woken: &Receiver<()>,
-    notes: &Sender<Note>,
-) {
+fn checkpoint_all(mut checkpointer: Checkpointer, shared: &Shared, clock: Clock, woken: &Receiver<()>) {
+    let Shared { reader, notes, settings, folding } = shared;
     let _guard = PanicGuard::new("checkpointer", notes.clone());
     loop {
         let last = matches!(woken.recv_timeout(settings.interval), Err(RecvTimeoutError::Disconnected));
+        folding.store(reader.overlay_bytes(), Ordering::Relaxed);
+        // It was asked for once more before that could be seen; what that was about is folded now.
+        _ = woken.try_recv();
         let watch = Stopwatch::start();
         let folded = checkpointer.run(clock.now());
+        folding.store(0, Ordering::Relaxed);
         settings.meters.checkpoint_us.record(watch.elapsed_us());
         if let Err(error) = folded {
             let error = anyhow::Error::new(error).context("folding the commit log into the view");
@@ -163,6 +186,17 @@ mod tests {
 
     /// For a test that would wait for ever.
     const LIMIT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_is_being_folded_asks_for_no_second_checkpoint() {
+        let mut due = Due { enough: 100, appended: 0 };
+        assert!(!due.appended(40, 99, 0));
+        assert!(due.appended(1, 100, 0), "by the overlay");
+        assert!(!due.appended(1, 199, 100), "100 of them are being folded");
+        assert!(due.appended(1, 200, 100), "as many have come since");
+        assert!(!due.appended(99, 0, 0));
+        assert!(due.appended(1, 0, 0), "by the log, counted from where it was last due");
+    }
 
     #[test]
     fn what_is_appended_is_folded_though_the_overlay_stays_empty_and_the_time_has_not_come() {

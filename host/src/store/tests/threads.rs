@@ -92,6 +92,30 @@ fn a_reader_never_misses_what_a_checkpoint_moves_from_the_overlay_to_the_view() 
     assert_eq!(reader.overlay_bytes(), 0);
 }
 
+#[test]
+fn a_checkpoint_ends_while_more_comes_in() {
+    let directory = TempDir::new().unwrap();
+    let Opened { reader, mut log, mut checkpointer, .. } = open(&settings(&directory), Now::default()).unwrap();
+    let stream = StreamIdentity { name: "s".into(), created_ns: 0 };
+    let binding = Binding { consumer: CONSUMER, name: "c".into(), stream, floor: 0 };
+    log.append(&Batch { bindings: vec![binding], ..Batch::default() }).unwrap();
+    let (newest, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    write_up(&reader, &mut log, &newest);
+    let folded = thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                log.append(&Batch::default()).unwrap();
+            }
+        });
+        let folded = checkpointer.run(Now::default());
+        done.store(true, Ordering::SeqCst);
+        appending.join().unwrap();
+        folded.unwrap()
+    });
+    // What was there when it began is less than a transaction takes.
+    assert_eq!(folded.transactions, 1, "it went on for what came meanwhile");
+}
+
 /// Parks a message for each number, and releases each but the last few again, an append each. What is in `parked` was told to the reader.
 fn park_up(reader: &Reader, log: &mut Log, parked: &AtomicU64, released: &AtomicU64) {
     let row = |id: u64| {
