@@ -25,6 +25,7 @@ pub mod nats;
 pub mod observe;
 pub mod relay;
 pub mod room;
+pub mod scheduling;
 pub mod source;
 pub mod store;
 pub mod telemetry;

@@ -1,8 +1,10 @@
 //! Starting, ending, and starting again.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use pelton_tests::client::{Outgoing, StreamSpec};
 use pelton_tests::host::{Host, HostOptions};
 use pelton_tests::load::ledger_message;
@@ -25,6 +27,29 @@ async fn sigterm_drains_and_ends_with_status_0() -> Result<()> {
     let counts: Vec<u64> = stage.ledger_events(200).await?.iter().map(|event| event.count).collect();
     assert_eq!(counts, (1..=200).collect::<Vec<u64>>());
     stage.no_more_events().await;
+    Ok(())
+}
+
+/// Under load a thread that takes the core from the one that woke it costs more than what it came for.
+#[tokio::test]
+async fn no_thread_of_the_host_preempts_another() -> Result<()> {
+    const SCHED_BATCH: &str = "3";
+    let stage = Stage::running("ledger").await?;
+    let pid = stage.host.pid().context("the host runs")?;
+    let mut seen = BTreeSet::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        // A thread may end meanwhile.
+        let Ok(stat) = fs::read_to_string(task.join("stat")) else { continue };
+        let (name, rest) = stat.rsplit_once(')').context("a thread has a name")?;
+        let name = name.split_once('(').context("a thread has a name")?.1.to_owned();
+        // The 41st field of proc_pid_stat(5); these begin with the third.
+        assert_eq!(rest.split_whitespace().nth(38), Some(SCHED_BATCH), "thread {name}");
+        seen.insert(name);
+    }
+    for name in ["driver", "executor-0", "committer", "checkpointer", "io"] {
+        assert!(seen.contains(name), "{seen:?}");
+    }
     Ok(())
 }
 

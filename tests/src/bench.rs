@@ -5,6 +5,7 @@
 //! is missed.
 
 mod attempt;
+mod bounds;
 mod compare;
 mod consumers;
 mod contestants;

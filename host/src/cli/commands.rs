@@ -13,6 +13,7 @@ use crate::admin::{Client, Secret};
 use crate::app::{self, End};
 use crate::author::BadInput;
 use crate::config::{HostConfig, Report, load_directory};
+use crate::scheduling;
 use crate::telemetry;
 use crate::wasm::EXECUTOR_STACK_BYTES;
 
@@ -82,6 +83,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let config = HostConfig::load(file)?;
     telemetry::init(&config.log.filter, config.log.format)?;
+    // Before there are other threads.
+    scheduling::never_preempt();
     // Components are tried out on the runtime's threads for blocking work.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

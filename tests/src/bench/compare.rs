@@ -66,12 +66,7 @@ async fn uniform(scale: Scale, work: &Work) -> Result<Vec<Case>> {
             Contestant::Floor,
             work.messages,
         ),
-        contestant(
-            "floor-with-ids",
-            "the same, each event with a Nats-Msg-Id",
-            Contestant::FloorWithIds,
-            work.messages,
-        ),
+        contestant(FLOOR_WITH_IDS, "the same, each event with a Nats-Msg-Id", Contestant::FloorWithIds, work.messages),
     ];
     let mut missing = Vec::new();
     for isolation in Isolation::ALL {
@@ -157,6 +152,8 @@ pub(crate) async fn measured(
 
 /// The floor's case.
 pub(crate) const FLOOR: &str = "floor";
+/// The floor with an id for each event.
+pub(crate) const FLOOR_WITH_IDS: &str = "floor-with-ids";
 /// The case with the handler in the host.
 pub(crate) const NATIVE: &str = "native";
 /// The case with redb.

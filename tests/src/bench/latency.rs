@@ -32,7 +32,7 @@ pub(crate) const BASE_US: &str = "base_us";
 /// One publish, awaited, on an idle server: the median.
 const PUBLISH_US: &str = "publish_round_trip_us";
 /// One durable append: the median.
-const APPEND_US: &str = "durable_append_us";
+pub(crate) const APPEND_US: &str = "durable_append_us";
 
 /// Messages a second.
 const RATE: u64 = 2_000;

@@ -74,6 +74,13 @@ fn goals(text: &mut String, report: &Report) {
         let (wanted, reached) = (wanted(goal.wanted), reached(goal.figure));
         let _ = writeln!(text, "| {} | {wanted} | {reached} | {} |", cell(&goal.name), verdict(goal));
     }
+    let bounds: Vec<_> = report.goals.iter().filter_map(|goal| Some((&goal.name, goal.bound.as_ref()?))).collect();
+    if !bounds.is_empty() {
+        text.push_str("\nWhat bounds those that are missed, by the figures below; what was tried to reach them stands in `host/ARCHITECTURE.md`, *Performance*:\n\n");
+    }
+    for (name, bound) in bounds {
+        let _ = writeln!(text, "- **{name}**: {bound}.");
+    }
 }
 
 fn cases_of(text: &mut String, bench: &str, cases: &[&Case]) {
@@ -149,6 +156,16 @@ mod tests {
         assert_eq!(figures(&text).unwrap(), report());
         assert!(text.contains("| floor | 1100 (1000 – 1200) |"), "{text}");
         assert!(text.contains("the host refuses it") && text.contains("| missed |"), "{text}");
+    }
+
+    #[test]
+    fn what_bounds_a_missed_goal_stands_under_the_goals() {
+        let mut report = report();
+        assert!(!text(&report).unwrap().contains("What bounds"));
+        let goal = report.goals.first_mut().unwrap();
+        goal.bound = Some("the disk takes all".to_owned());
+        let line = format!("- **{}**: the disk takes all.\n", goal.name);
+        assert!(text(&report).unwrap().contains(&line), "{line}");
     }
 
     #[test]
