@@ -20,6 +20,15 @@ use crate::store::{Checkpointer, Log, Opened, ParkedQuery, Reader, open};
 const CONSUMER: ConsumerId = ConsumerId(1);
 const WRITES: u64 = 400;
 
+/// A new store that knows the consumer.
+fn open_with_consumer(directory: &TempDir) -> Opened {
+    let mut opened = open(&settings(directory), Now::default()).unwrap();
+    let stream = StreamIdentity { name: "s".into(), created_ns: 0 };
+    let binding = Binding { consumer: CONSUMER, name: "c".into(), stream, floor: 0 };
+    opened.log.append(&Batch { bindings: vec![binding], ..Batch::default() }).unwrap();
+    opened
+}
+
 fn settlement(sequence: u64, writes: WriteSet) -> Settlement {
     let outcome = Outcome::Applied {
         version: Version([0; 32]),
@@ -74,10 +83,7 @@ fn checkpoint_until(checkpointer: &mut Checkpointer, done: &AtomicBool) -> usize
 #[test]
 fn a_reader_never_misses_what_a_checkpoint_moves_from_the_overlay_to_the_view() {
     let directory = TempDir::new().unwrap();
-    let Opened { reader, mut log, mut checkpointer, .. } = open(&settings(&directory), Now::default()).unwrap();
-    let stream = StreamIdentity { name: "s".into(), created_ns: 0 };
-    let binding = Binding { consumer: CONSUMER, name: "c".into(), stream, floor: 0 };
-    log.append(&Batch { bindings: vec![binding], ..Batch::default() }).unwrap();
+    let Opened { reader, mut log, mut checkpointer, .. } = open_with_consumer(&directory);
     let (newest, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let (checked, transactions) = thread::scope(|scope| {
         let readers: Vec<_> = (0..2).map(|_| scope.spawn(|| check_until(&reader, &newest, &done))).collect();
@@ -95,10 +101,7 @@ fn a_reader_never_misses_what_a_checkpoint_moves_from_the_overlay_to_the_view() 
 #[test]
 fn a_checkpoint_ends_while_more_comes_in() {
     let directory = TempDir::new().unwrap();
-    let Opened { reader, mut log, mut checkpointer, .. } = open(&settings(&directory), Now::default()).unwrap();
-    let stream = StreamIdentity { name: "s".into(), created_ns: 0 };
-    let binding = Binding { consumer: CONSUMER, name: "c".into(), stream, floor: 0 };
-    log.append(&Batch { bindings: vec![binding], ..Batch::default() }).unwrap();
+    let Opened { reader, mut log, mut checkpointer, .. } = open_with_consumer(&directory);
     let (newest, done) = (AtomicU64::new(0), AtomicBool::new(false));
     write_up(&reader, &mut log, &newest);
     let folded = thread::scope(|scope| {
@@ -174,10 +177,7 @@ fn check_parked_until(reader: &Reader, parked: &AtomicU64, released: &AtomicU64,
 #[test]
 fn a_reader_never_misses_a_parked_message_that_a_checkpoint_moves() {
     let directory = TempDir::new().unwrap();
-    let Opened { reader, mut log, mut checkpointer, .. } = open(&settings(&directory), Now::default()).unwrap();
-    let stream = StreamIdentity { name: "s".into(), created_ns: 0 };
-    let binding = Binding { consumer: CONSUMER, name: "c".into(), stream, floor: 0 };
-    log.append(&Batch { bindings: vec![binding], ..Batch::default() }).unwrap();
+    let Opened { reader, mut log, mut checkpointer, .. } = open_with_consumer(&directory);
     let (parked, released, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let (checked, transactions) = thread::scope(|scope| {
         let readers: Vec<_> =
