@@ -16,7 +16,7 @@ pub fn never_preempt() {
     let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Os(Default::default()), policy);
     // That also made the thread as nice as any other; whoever started the host may have wanted it nicer.
     let kept = niceness.and_then(|niceness| setpriority_process(None, niceness));
-    tracing::debug!(?set, ?kept, "threads don't preempt each other");
+    tracing::debug!(policy = ?set, niceness = ?kept, "asked the kernel that no thread preempts another");
 }
 
 #[cfg(test)]

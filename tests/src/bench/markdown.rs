@@ -76,7 +76,7 @@ fn goals(text: &mut String, report: &Report) {
     }
     let bounds: Vec<_> = report.goals.iter().filter_map(|goal| Some((&goal.name, goal.bound.as_ref()?))).collect();
     if !bounds.is_empty() {
-        text.push_str("\nWhat bounds those that are missed, by the figures below; what was tried to reach them stands in `host/ARCHITECTURE.md`, *Performance*:\n\n");
+        text.push_str("\nWhat bounds those that are missed, where the figures below show it; what was tried to reach them stands in `host/ARCHITECTURE.md`, *Performance*:\n\n");
     }
     for (name, bound) in bounds {
         let _ = writeln!(text, "- **{name}**: {bound}.");
