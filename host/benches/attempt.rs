@@ -6,6 +6,8 @@
 
 #![allow(missing_docs, reason = "a program of its own")]
 
+mod process;
+
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use pelton_core::grants::Grants;
 use pelton_core::ids::ConsumerId;
 use pelton_core::message::Message;
 use pelton_core::transaction::{EffectLimits, ReadError, StateView, Terms, Transaction};
+
+use self::process::{arguments, cpu_seconds};
 
 const MEMORY_BYTES: usize = 64 << 20;
 const ATTEMPTS: u64 = 100_000;
@@ -128,18 +132,8 @@ fn message(key: Option<&str>) -> Message {
     }
 }
 
-/// CPU time of this process, user and system, in seconds; the kernel counts it in hundredths.
-fn cpu_seconds() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The second field is the program's name in parentheses and may hold spaces; utime and stime are fields 14 and 15.
-    let fields = stat.rsplit_once(')').context("/proc/self/stat has a name")?.1.split_whitespace();
-    let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(ticks as f64 / 100.0)
-}
-
 fn main() -> Result<()> {
-    // Cargo adds an option of its own.
-    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let mut arguments = arguments();
     let component = PathBuf::from(arguments.next().context("the path of order-counter's component is missing")?);
     let attempts = arguments.next().map(|text| text.parse()).transpose()?.unwrap_or(ATTEMPTS);
     let bytes = std::fs::read(&component).with_context(|| format!("can't read {}", component.display()))?;

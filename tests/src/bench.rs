@@ -12,6 +12,7 @@ mod contestants;
 mod figures;
 mod goals;
 mod idle;
+mod ids;
 mod keys;
 mod latency;
 mod markdown;
@@ -19,6 +20,7 @@ mod meter;
 mod pelton;
 mod plot;
 mod poisoned;
+mod program;
 mod recovery;
 mod report;
 mod scale;
@@ -90,6 +92,11 @@ pub const BENCHES: &[Bench] = &[
         name: attempt::BENCH,
         about: "attempts in the sandbox alone, on one thread and on two",
         run: |scale| Box::pin(attempt::run(scale)),
+    },
+    Bench {
+        name: ids::BENCH,
+        about: "ids of processed messages in the store alone, one million and ten",
+        run: |scale| Box::pin(ids::run(scale)),
     },
     Bench {
         name: recovery::BENCH,

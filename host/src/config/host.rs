@@ -148,7 +148,7 @@ pub enum AdminToken {
 pub struct StoreConfig {
     /// The data directory: commit log, view, lock, and the embedded server's streams.
     pub path: PathBuf,
-    /// The view's page cache, in bytes. 1 MiB to 64 GiB.
+    /// Memory for what is kept of the view, in bytes: its page cache and filters of processed ids. 1 MiB to 64 GiB.
     pub cache_bytes: usize,
     /// What may be executed and not yet folded into the view, in bytes; pulls wait at it. A checkpoint begins when half of it is in memory, or half of it was
     /// appended to the commit log. 1 MiB to 16 GiB.

@@ -16,7 +16,7 @@ use super::fold::{self, Changes};
 use super::overlay::Overlay;
 use super::reader::Reader;
 use super::record::{self, BatchRecord};
-use super::view::{self, Consumer, Expiry, Meta, Snapshot};
+use super::view::{self, Consumer, Expiry, Meta};
 
 /// Records folded by one transaction, in bytes: large, because that is what makes it cheap, but all of them are in memory meanwhile.
 const FOLD_BYTES_MAX: usize = 32 << 20;
@@ -126,7 +126,8 @@ impl Checkpointer {
         total.expired += written.map_err(CheckpointError::View)?;
         // Readers look into the overlay first and load the snapshot after that. So what the overlay is about to forget must be in the snapshot that they
         // load from here on; the other way round there would be a moment at which a value is in neither.
-        self.reader.publish(Snapshot::open(&self.files.view, &self.meta).map_err(CheckpointError::View)?);
+        let snapshot = self.reader.snapshot().renewed(&self.files.view, &self.meta).map_err(CheckpointError::View)?;
+        self.reader.publish(snapshot);
         forget(self.reader.overlay(), &changes);
         self.folded.store(self.meta.folded, Ordering::Release);
         total.position = self.meta.folded;

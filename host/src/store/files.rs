@@ -12,6 +12,9 @@ use super::held::{Hold, hold};
 use super::log::{LogFile, NoLog};
 use super::view::{self, FORMAT_VERSION, Meta, Snapshot};
 
+/// The part of the cache's memory that filters of processed ids may have; pages have the rest.
+const FILTERS_PART: usize = 4;
+
 /// Where the files of a store are.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
@@ -151,7 +154,7 @@ pub(super) fn open_on<L: StorageBackend, V: StorageBackend>(
     let (view, view_hold) = open_held(view, &paths.view, cache, |view| match Meta::load_from(view)? {
         None => Err(Unsound::Foreign("it has no view")),
         Some(meta) if meta.format != FORMAT_VERSION => Err(Unsound::OtherFormat(meta.format)),
-        Some(meta) => Ok((meta, Snapshot::open(view, &meta)?)),
+        Some(meta) => Ok((meta, Snapshot::open(view, &meta, cache / FILTERS_PART)?)),
     })?;
     let (view, (meta, snapshot)) = view;
     let mismatch = |reason: String| OpenError::Mismatch { directory: paths.directory.clone(), reason: reason.into() };
@@ -204,8 +207,9 @@ fn open_held<B: StorageBackend, T>(
 ) -> Result<((Database, T), Hold<B>), OpenError> {
     let (held, hold) = hold(backend);
     let opened = catch_unwind(AssertUnwindSafe(|| {
+        let pages = cache - cache / FILTERS_PART;
         let opened =
-            Database::builder().set_cache_size(cache).set_check_integrity_on_open(true).create_with_backend(held);
+            Database::builder().set_cache_size(pages).set_check_integrity_on_open(true).create_with_backend(held);
         let database = opened.map_err(|error| OpenError::database(path, error))?;
         let found = look(&database).map_err(|unsound| match unsound {
             Unsound::Foreign(reason) => OpenError::Foreign { path: path.to_owned(), reason: reason.into() },

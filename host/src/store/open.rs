@@ -23,7 +23,8 @@ use super::reader::Reader;
 pub struct Settings {
     /// The directory with its files; made if it is missing.
     pub directory: PathBuf,
-    /// The memory for pages of the view, in bytes. What all checkpoints touch should fit.
+    /// The memory for what is kept of the view, in bytes: three quarters for its pages, of which those that all checkpoints touch should fit, and one for what says of
+    /// new message ids that they are new.
     pub cache_bytes: usize,
     /// How long the ids of applied messages are kept, in milliseconds of running time. They go at the earliest after this time and at the latest at about
     /// twice of it.

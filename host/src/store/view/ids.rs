@@ -1,33 +1,31 @@
-//! Tables `processed-ids-N`: consumer and hash of each message id that was applied, a table per generation.
+//! Processed ids: consumer and hash of each message id that was applied, by generation.
 //!
 //! Ids are looked up in the generation that is written to and in the one before it; older ones are dropped whole, which costs no lookups. A generation
 //! lasts `processed_ids_ms` of *running* time: what hosts have spent running on this store, by a clock that can't be set. So an id is kept for at
 //! least that long and at most about twice as long whatever the wall clock does, and the time that a host is stopped never makes it forget.
 //!
-//! Key: consumer, 4 bytes, then the hash, 16 bytes, both big-endian.
+//! Hashes are random, so among many millions each new one would cost a page of its own to write. Therefore ids lie in *runs*: each checkpoint writes its own, sorted, as a
+//! new run, and runs of one size class are merged into a larger one (`runs`, `merge`). An id is written once in each class, beside its neighbours. A look-up
+//! asks all runs, and mostly only a filter in memory answers (`filter`).
+
+mod blocks;
+mod filter;
+mod merge;
+mod place;
+mod runs;
+
+use std::sync::Arc;
 
 use pelton_core::ids::{ConsumerId, IdHash};
 use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, TableError, TableHandle, WriteTransaction};
 
+use self::blocks::{Id, Key};
+use self::filter::{Filter, Filters, Wanted};
+use self::place::Place;
+use self::runs::{RUNS, Runs};
 use super::meta::Meta;
 use crate::store::error::StoreFailure;
 use crate::store::fold::MarkChange;
-
-type Key = [u8; 20];
-
-const TABLE_PREFIX: &str = "processed-ids-";
-
-fn table_name(generation: u64) -> String {
-    format!("{TABLE_PREFIX}{generation}")
-}
-
-fn key(consumer: u32, hash: u128) -> Key {
-    let mut key = [0; 20];
-    let (front, back) = key.split_at_mut(4);
-    front.copy_from_slice(&consumer.to_be_bytes());
-    back.copy_from_slice(&hash.to_be_bytes());
-    key
-}
 
 /// Begins a new generation when the current one has lasted long enough. At most one step: a checkpoint that comes very late must not take the
 /// generation that was written to a moment ago for one of long ago.
@@ -46,20 +44,22 @@ pub(super) fn insert(
     generation: u64,
     marks: &[MarkChange],
 ) -> Result<(), StoreFailure> {
-    let name = table_name(generation);
-    let mut table = transaction.open_table(TableDefinition::<&Key, ()>::new(&name))?;
-    for mark in marks {
-        table.insert(&key(mark.consumer, mark.hash), ())?;
+    if marks.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let ids: Vec<Id> = marks.iter().map(|mark| (mark.consumer, mark.hash)).collect();
+    let mut runs = Runs::load(&transaction.open_table(RUNS)?, generation)?;
+    runs.add(&mut blocks::open(transaction, generation)?, &ids)?;
+    runs.save(transaction, generation)
 }
 
 /// Removes all of a consumer, in every generation.
 pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<(), StoreFailure> {
-    let names: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
-    for name in names.iter().filter(|name| name.starts_with(TABLE_PREFIX)) {
-        let mut table = transaction.open_table(TableDefinition::<&Key, ()>::new(name))?;
-        table.retain_in::<&Key, _>(&key(consumer, 0)..=&key(consumer, u128::MAX), |_, ()| false)?;
+    for (generation, runs) in Runs::all(&transaction.open_table(RUNS)?)? {
+        let mut blocks = blocks::open(transaction, generation)?;
+        for place in runs.places() {
+            place.all_runs().try_for_each(|run| blocks::forget(&mut blocks, run, consumer))?;
+        }
     }
     Ok(())
 }
@@ -68,57 +68,83 @@ pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<()
 pub(super) fn expire(transaction: &WriteTransaction, generation: u64) -> Result<(), StoreFailure> {
     let tables: Vec<_> = transaction.list_tables()?.collect();
     for table in tables {
-        let number = table.name().strip_prefix(TABLE_PREFIX).and_then(|number| number.parse::<u64>().ok());
-        if number.is_some_and(|number| number + 1 < generation) {
+        if blocks::generation_of(table.name()).is_some_and(|number| number + 1 < generation) {
             transaction.delete_table(table)?;
         }
     }
+    transaction.open_table(RUNS)?.retain(|number, _| number + 1 >= generation)?;
     Ok(())
 }
 
-/// The generations that are looked up.
+/// What is looked up: all runs of two generations.
 pub(super) struct ProcessedIds {
-    generations: Vec<ReadOnlyTable<&'static Key, ()>>,
+    generations: Vec<Generation>,
+    filters: Filters,
+}
+
+struct Generation {
+    number: u64,
+    blocks: ReadOnlyTable<&'static Key, &'static [u8]>,
+    places: Vec<(Place, Option<Arc<Filter>>)>,
 }
 
 impl ProcessedIds {
-    pub(super) fn open(transaction: &ReadTransaction, generation: u64) -> Result<Self, StoreFailure> {
+    /// Before anything was read. Its filters will have so much memory.
+    pub(super) fn none(filter_bytes_max: usize) -> Self {
+        Self { generations: Vec::new(), filters: Filters::new(filter_bytes_max) }
+    }
+
+    /// As they are now, with the filters that are known.
+    pub(super) fn renewed(&self, transaction: &ReadTransaction, generation: u64) -> Result<Self, StoreFailure> {
         let mut generations = Vec::new();
         for number in [generation, generation.saturating_sub(1)] {
-            let name = table_name(number);
-            match transaction.open_table(TableDefinition::<&'static Key, ()>::new(&name)) {
-                Ok(table) => generations.push(table),
-                Err(TableError::TableDoesNotExist(_)) => {}
-                Err(error) => return Err(error.into()),
+            generations.extend(Generation::load(transaction, number)?);
+        }
+        let wanted = generations.iter().flat_map(|generation| {
+            generation.places.iter().map(|(place, _)| Wanted {
+                generation: generation.number,
+                blocks: &generation.blocks,
+                place,
+            })
+        });
+        let filters = self.filters.renewed(wanted.collect())?;
+        for generation in &mut generations {
+            for (place, filter) in &mut generation.places {
+                *filter = filters.of(generation.number, place);
             }
         }
-        Ok(Self { generations })
+        Ok(Self { generations, filters })
     }
 
     pub(super) fn contains(&self, consumer: ConsumerId, hash: IdHash) -> Result<bool, StoreFailure> {
-        let key = key(consumer.0, hash.0);
-        for table in &self.generations {
-            if table.get(&key)?.is_some() {
-                return Ok(true);
+        let id = (consumer.0, hash.0);
+        for Generation { blocks, places, .. } in &self.generations {
+            for (place, filter) in places {
+                if filter.as_ref().is_none_or(|filter| filter.may_have(id)) && place.has(blocks, id)? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_generation_lasts_its_running_time_and_steps_once_however_late_the_checkpoint() {
-        let mut meta = Meta::new(0);
-        meta.running_ms = 999;
-        assert!(!step_generation(&mut meta, 1_000));
-        meta.running_ms = 50_000;
-        assert!(step_generation(&mut meta, 1_000));
-        assert_eq!(meta.generation, 2);
-        meta.running_ms += 999;
-        assert!(!step_generation(&mut meta, 1_000), "the ids written just before the step would be dropped");
+impl Generation {
+    /// None if nothing was ever written to it.
+    fn load(transaction: &ReadTransaction, number: u64) -> Result<Option<Self>, StoreFailure> {
+        let runs = match transaction.open_table(RUNS) {
+            Ok(table) => Runs::load(&table, number)?,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let places: Vec<_> = runs.places().map(|place| (place, None)).collect();
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let blocks = transaction.open_table(TableDefinition::new(&blocks::table_name(number)))?;
+        Ok(Some(Self { number, blocks, places }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,9 @@ use crate::store::error::StoreFailure;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// The format of the store's tables and keys. The log's records have one of their own. No released version of the host wrote formats 1 to 3,
+/// The format of the store's tables and keys. The log's records have one of their own. No released version of the host wrote formats 1 to 4,
 /// so a store that has one of them is refused and not converted.
-pub(in crate::store) const FORMAT_VERSION: u64 = 4;
+pub(in crate::store) const FORMAT_VERSION: u64 = 5;
 
 /// The rows of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

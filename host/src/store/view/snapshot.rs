@@ -26,12 +26,21 @@ pub(in crate::store) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The view as it is now.
-    pub(in crate::store) fn open(view: &Database, meta: &Meta) -> Result<Self, StoreFailure> {
+    /// The first of a view: as it is now. Filters of processed ids may have so much memory.
+    pub(in crate::store) fn open(view: &Database, meta: &Meta, filter_bytes_max: usize) -> Result<Self, StoreFailure> {
+        Self::with(view, meta, &ProcessedIds::none(filter_bytes_max))
+    }
+
+    /// The view as it is now; what this one knows needn't be found out again.
+    pub(in crate::store) fn renewed(&self, view: &Database, meta: &Meta) -> Result<Self, StoreFailure> {
+        Self::with(view, meta, &self.ids)
+    }
+
+    fn with(view: &Database, meta: &Meta, ids: &ProcessedIds) -> Result<Self, StoreFailure> {
         let transaction = view.begin_read()?;
         Ok(Self {
             state: State::open(&transaction)?,
-            ids: ProcessedIds::open(&transaction, meta.generation)?,
+            ids: ids.renewed(&transaction, meta.generation)?,
             dead_letters: DeadLetters::open(&transaction)?,
             parked: ParkedRows::open(&transaction)?,
             transaction,

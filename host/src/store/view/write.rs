@@ -15,7 +15,6 @@ pub(in crate::store) fn create(view: &Database, meta: &Meta) -> Result<(), Store
     let transaction = begin(view)?;
     consumers::create(&transaction)?;
     state::write(&transaction, &[])?;
-    ids::insert(&transaction, meta.generation, &[])?;
     outbox::write(&transaction, &Default::default())?;
     dead_letters::write(&transaction, &[])?;
     parked::write(&transaction, &[])?;

@@ -1,0 +1,154 @@
+//! What processed ids cost when there are many: `cargo bench --package pelton --bench ids -- [IDS]`. One line of JSON comes out; `cargo xtask bench ids` takes it
+//! from there.
+//!
+//! A real store in a temporary directory is given messages that leave nothing but their id, and a checkpoint after as many as one folds under load. Ids are hashes: in
+//! whatever order they come, neighbours in the store came at different times.
+
+#![allow(missing_docs, reason = "a program of its own")]
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use pelton::store::{Opened, Settings, open};
+use pelton_core::batch::{Batch, Binding, Outcome, Settlement, StreamIdentity};
+use pelton_core::effects::WriteSet;
+use pelton_core::ids::{ConsumerId, IdHash, RowId, Version};
+use pelton_core::time::Now;
+use tempfile::TempDir;
+
+use self::process::{arguments, cpu_seconds};
+
+const CONSUMER: ConsumerId = ConsumerId(1);
+const IDS: u64 = 10_000_000;
+/// Messages of a batch, and of a checkpoint.
+const BATCH: u64 = 4_096;
+const CHECKPOINT: u64 = 16 * BATCH;
+/// Checkpoints that are measured: enough for merges of several sizes.
+const MEASURED: u64 = 16;
+const LOOKUPS: u64 = 200_000;
+/// That of a host that is not told otherwise.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Figures by name; the last word of a name is its unit.
+type Figures = BTreeMap<&'static str, f64>;
+
+/// A store that ids are written to.
+struct Store {
+    opened: Opened,
+    /// The number of the next message.
+    next: u64,
+}
+
+fn now() -> Now {
+    Now { tick_ms: 1, wall_ms: 1_000_000 }
+}
+
+fn settings(directory: &TempDir) -> Settings {
+    Settings { directory: directory.path().to_path_buf(), cache_bytes: CACHE_BYTES, processed_ids_ms: 24 * 3_600_000 }
+}
+
+fn mark(n: u64) -> IdHash {
+    let high = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    IdHash(u128::from(high ^ (high >> 29)) << 64 | u128::from(n))
+}
+
+fn settlement(n: u64) -> Settlement {
+    let outcome = Outcome::Applied {
+        version: Version([1; 32]),
+        mark: Some(mark(n)),
+        state_key: None,
+        writes: WriteSet::default(),
+        first_row: RowId(1),
+    };
+    Settlement { consumer: CONSUMER, sequence: n, released: None, outcome }
+}
+
+impl Store {
+    fn new(directory: &TempDir) -> Result<Self> {
+        let mut opened = open(&settings(directory), now())?;
+        let stream = StreamIdentity { name: "BENCH-0".into(), created_ns: 1 };
+        let binding = Binding { consumer: CONSUMER, name: "bench".into(), stream, floor: 0 };
+        opened.log.append(&Batch { wall_ms: 1_000_000, bindings: vec![binding], ..Batch::default() })?;
+        Ok(Self { opened, next: 1 })
+    }
+
+    /// Appends as many as a checkpoint folds, and folds them. Gives the milliseconds that the checkpoint took.
+    fn add(&mut self) -> Result<f64> {
+        for _ in 0..CHECKPOINT / BATCH {
+            let batch = Batch {
+                wall_ms: 1_000_000,
+                settlements: (self.next..self.next + BATCH).map(settlement).collect(),
+                floors: vec![(CONSUMER, self.next + BATCH - 1)],
+                ..Batch::default()
+            };
+            self.next += BATCH;
+            for settlement in &batch.settlements {
+                if let Outcome::Applied { mark, writes, .. } = &settlement.outcome {
+                    self.opened.reader.apply(CONSUMER, None, *mark, writes);
+                }
+            }
+            self.opened.log.append(&batch)?;
+        }
+        let began = Instant::now();
+        self.opened.checkpointer.run(now())?;
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    }
+
+    /// What an id costs from the batch to the view, and what it costs to look one up, with those that there are by now.
+    fn measure(&mut self) -> Result<Figures> {
+        let (cpu, written) = (cpu_seconds()?, written_bytes()?);
+        let mut longest_ms: f64 = 0.0;
+        for _ in 0..MEASURED {
+            longest_ms = longest_ms.max(self.add()?);
+        }
+        let added = (MEASURED * CHECKPOINT) as f64;
+        Ok(Figures::from([
+            ("ids", (self.next - 1) as f64),
+            ("add_cpu_us", (cpu_seconds()? - cpu) * 1e6 / added),
+            ("written_bytes", (written_bytes()? - written) / added),
+            ("longest_checkpoint_ms", longest_ms),
+            ("new_lookup_us", self.look_up(false)?),
+            ("known_lookup_us", self.look_up(true)?),
+        ]))
+    }
+
+    /// Microseconds of a look-up: of ids that are known, from the whole of the past, or of new ones.
+    fn look_up(&self, known: bool) -> Result<f64> {
+        let began = Instant::now();
+        for n in 0..LOOKUPS {
+            let id = if known { 1 + n * (self.next - 2) / LOOKUPS } else { self.next + n };
+            ensure!(self.opened.reader.seen(CONSUMER, mark(id))? == known, "id {id} should be known: {known}");
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e6 / LOOKUPS as f64)
+    }
+}
+
+/// What this process had the kernel write to a disk.
+fn written_bytes() -> Result<f64> {
+    let io = std::fs::read_to_string("/proc/self/io")?;
+    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(written.context("/proc/self/io has no write_bytes")?.parse::<u64>()? as f64)
+}
+
+fn main() -> Result<()> {
+    let ids: u64 = arguments().next().map(|text| text.parse()).transpose()?.unwrap_or(IDS);
+    let directory = TempDir::new()?;
+    let mut store = Store::new(&directory)?;
+    while store.next + MEASURED * CHECKPOINT < ids {
+        store.add()?;
+    }
+    let mut figures = store.measure()?;
+    let stored = (store.next - 1) as f64;
+    drop(store);
+    let file = std::fs::metadata(directory.path().join("view.redb"))?.len() as f64;
+    figures.insert("file_bytes", file / stored);
+    let began = Instant::now();
+    let opened = open(&settings(&directory), now())?;
+    figures.insert("open_ms", began.elapsed().as_secs_f64() * 1e3);
+    drop(opened);
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
