@@ -13,6 +13,7 @@ use pelton_core::time::Now;
 use super::error::CheckpointError;
 use super::files::Files;
 use super::fold::{self, Changes};
+use super::log::RawRecord;
 use super::overlay::Overlay;
 use super::reader::Reader;
 use super::record::{self, BatchRecord};
@@ -105,19 +106,11 @@ impl Checkpointer {
     /// One transaction. Says whether there may be more to do.
     fn step(&mut self, total: &mut Folded) -> Result<bool, CheckpointError> {
         let raw = self.files.log.read_after(self.meta.folded, FOLD_BYTES_MAX).map_err(CheckpointError::Log)?;
-        let mut records: Vec<(u64, BatchRecord<'_>)> = Vec::with_capacity(raw.len());
-        for (expected, raw) in (self.meta.folded + 1..).zip(&raw) {
-            if raw.position != expected {
-                return Err(CheckpointError::Gap { position: expected });
-            }
-            let record = record::decode(&raw.bytes).map_err(|error| CheckpointError::Log(error.into()))?;
-            records.push((raw.position, record));
-        }
-        if records.is_empty() && !self.something_is_over()? {
+        if raw.is_empty() && !self.something_is_over()? {
             return Ok(false);
         }
-        let changes = fold::fold(&records, &mut self.consumers)?;
-        self.meta.folded = records.last().map_or(self.meta.folded, |(position, _)| *position);
+        let changes = fold::fold(decoded(self.meta.folded, &raw), &mut self.consumers)?;
+        self.meta.folded += raw.len() as u64;
         self.meta.next_row = self.meta.next_row.max(changes.next_row);
         self.meta.next_park = self.meta.next_park.max(changes.next_park);
         self.meta.next_consumer = self.meta.next_consumer.max(changes.next_consumer);
@@ -131,10 +124,10 @@ impl Checkpointer {
         forget(self.reader.overlay(), &changes);
         self.folded.store(self.meta.folded, Ordering::Release);
         total.position = self.meta.folded;
-        total.batches += records.len();
+        total.batches += raw.len();
         total.messages += changes.messages;
         total.transactions += 1;
-        Ok(!records.is_empty())
+        Ok(!raw.is_empty())
     }
 
     fn something_is_over(&self) -> Result<bool, CheckpointError> {
@@ -155,9 +148,7 @@ impl Checkpointer {
     #[cfg(test)]
     pub(super) fn fold_only<T>(&self, look: impl FnOnce(&Changes<'_>) -> T) -> T {
         let raw = self.files.log.read_after(self.meta.folded, usize::MAX).unwrap();
-        let records: Vec<(u64, BatchRecord<'_>)> =
-            raw.iter().map(|raw| (raw.position, record::decode(&raw.bytes).unwrap())).collect();
-        look(&fold::fold(&records, &mut self.consumers.clone()).unwrap())
+        look(&fold::fold(decoded(self.meta.folded, &raw), &mut self.consumers.clone()).unwrap())
     }
 
     #[cfg(test)]
@@ -168,6 +159,17 @@ impl Checkpointer {
     pub(super) fn consumers(&self) -> &BTreeMap<ConsumerId, Consumer> {
         &self.consumers
     }
+}
+
+/// Records that follow this position, one by one.
+fn decoded(folded: u64, raw: &[RawRecord]) -> impl Iterator<Item = Result<(u64, BatchRecord<'_>), CheckpointError>> {
+    (folded + 1..).zip(raw).map(|(expected, raw)| {
+        if raw.position != expected {
+            return Err(CheckpointError::Gap { position: expected });
+        }
+        let record = record::decode(&raw.bytes).map_err(|error| CheckpointError::Log(error.into()))?;
+        Ok((expected, record))
+    })
 }
 
 /// Takes what is in the view now from the overlay. What has been written anew meanwhile stays.

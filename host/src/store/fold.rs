@@ -2,18 +2,19 @@
 //!
 //! Within a record the edits come before the settlements. Each change counts the writes that it stands for, removals too: as many as the overlay was told of.
 //!
-//! The changes borrow from the records and are sorted as the tables are, so that each page of a table is touched once.
+//! The changes borrow from the bytes of the records and are sorted as the tables are, so that each page of a table is touched once. Records are decoded one by one: all
+//! of a checkpoint's at once would be as much memory again as their bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pelton_core::batch::{Again, Newest};
 use pelton_core::ids::ConsumerId;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 
 use super::error::CheckpointError;
 use super::record::{
     AppliedRecord, BatchRecord, DeadLetterRecord, EditRecord, EventRecord, OutcomeRecord, ParkedRecord, PlaceRecord,
-    SettlementRecord, SpaceRecord, ValueRecord,
+    SettlementRecord, SpaceRecord, StateRecord, ValueRecord,
 };
 use super::view::Consumer;
 
@@ -51,7 +52,7 @@ pub(super) struct DeadLetterChange<'r> {
     pub(super) sequence: u64,
     pub(super) published_at_ms: u64,
     /// None: removed.
-    pub(super) letter: Option<&'r DeadLetterRecord<'r>>,
+    pub(super) letter: Option<Box<DeadLetterRecord<'r>>>,
     /// How many changes it is the last of.
     pub(super) writes: u32,
 }
@@ -68,7 +69,7 @@ pub(super) struct ParkedChange<'r> {
     pub(super) consumer: u32,
     pub(super) place: PlaceRecord<'r>,
     /// None: removed.
-    pub(super) row: Option<&'r ParkedRecord<'r>>,
+    pub(super) row: Option<Box<ParkedRecord<'r>>>,
     /// How many changes it is the last of.
     pub(super) writes: u32,
 }
@@ -83,16 +84,35 @@ impl<'r> ParkedChange<'r> {
 pub(super) struct OutboxAdded<'r> {
     pub(super) row: u64,
     pub(super) consumer: u32,
-    pub(super) event: &'r EventRecord<'r>,
+    pub(super) event: EventRecord<'r>,
     /// When it was committed: milliseconds since 1970-01-01 UTC.
     pub(super) since_ms: u64,
 }
 
-impl OutboxChanges<'_> {
-    /// Those that have no time yet were committed at this one.
-    fn note_times(&mut self, wall_ms: u64) {
-        let new = self.added.iter_mut().rev().take_while(|added| added.since_ms == 0);
-        new.for_each(|added| added.since_ms = wall_ms);
+/// The outbox while records are folded. A row is published by a later record than the one that adds it.
+#[derive(Default)]
+struct Outbox<'r> {
+    waiting: FxHashMap<u64, OutboxAdded<'r>>,
+    /// Those that the view has, if anybody has.
+    published: Vec<u64>,
+}
+
+impl<'r> Outbox<'r> {
+    fn add(&mut self, added: OutboxAdded<'r>) {
+        self.waiting.insert(added.row, added);
+    }
+
+    fn publish(&mut self, row: u64) {
+        if self.waiting.remove(&row).is_none() {
+            self.published.push(row);
+        }
+    }
+
+    fn into_changes(self) -> OutboxChanges<'r> {
+        let (mut added, mut removed): (Vec<_>, _) = (self.waiting.into_values().collect(), self.published);
+        added.sort_unstable_by_key(|added| added.row);
+        removed.sort_unstable();
+        OutboxChanges { added, removed }
     }
 }
 
@@ -127,37 +147,35 @@ pub(super) struct Changes<'r> {
 
 /// Folds records, in the order of their positions, moves the consumers' cursors and sets their holds.
 pub(super) fn fold<'r>(
-    records: &'r [(u64, BatchRecord<'r>)],
+    records: impl Iterator<Item = Result<(u64, BatchRecord<'r>), CheckpointError>>,
     consumers: &mut BTreeMap<ConsumerId, Consumer>,
 ) -> Result<Changes<'r>, CheckpointError> {
     let mut changes = Changes::default();
-    let mut published = FxHashSet::default();
-    for (position, record) in records {
-        move_cursors(*position, record, consumers, &mut changes.consumers)?;
+    let mut outbox = Outbox::default();
+    for record in records {
+        let (position, record) = record?;
+        move_cursors(position, &record, consumers, &mut changes.consumers)?;
         changes.messages += record.settlements.iter().filter(|settlement| settlement.released.is_none()).count();
-        for edit in &record.edits {
+        for edit in record.edits {
             gather_edit(edit, &mut changes);
         }
-        for settlement in &record.settlements {
-            gather(settlement, &mut changes);
+        let mut gathered = Gathered { changes: &mut changes, outbox: &mut outbox, wall_ms: record.wall_ms };
+        for settlement in record.settlements {
+            gathered.take(settlement);
         }
-        changes.outbox.note_times(record.wall_ms);
         let bound = record.bindings.iter().map(|binding| binding.consumer.saturating_add(1)).max();
         changes.next_consumer = changes.next_consumer.max(bound.unwrap_or_default());
         for forgotten in changes.forgotten.iter().map(|consumer| ConsumerId(*consumer)) {
             consumers.remove(&forgotten);
             changes.consumers.remove(&forgotten);
         }
-        published.extend(record.published.iter().copied());
+        record.published.into_iter().for_each(|row| outbox.publish(row));
     }
     coalesce_state(&mut changes.state);
     coalesce_marks(&mut changes.marks);
     coalesce_dead_letters(&mut changes.dead_letters);
     coalesce_parked(&mut changes.parked);
-    changes.outbox.added.retain(|added| !published.remove(&added.row));
-    changes.outbox.added.sort_by_key(|added| added.row);
-    changes.outbox.removed = published.into_iter().collect();
-    changes.outbox.removed.sort_unstable();
+    changes.outbox = outbox.into_changes();
     Ok(changes)
 }
 
@@ -209,82 +227,85 @@ fn move_cursors(
     Ok(())
 }
 
-fn gather_edit<'r>(edit: &'r EditRecord<'r>, changes: &mut Changes<'r>) {
+fn gather_edit<'r>(edit: EditRecord<'r>, changes: &mut Changes<'r>) {
     match edit {
         EditRecord::RemoveDeadLetter { consumer, sequence, published_at_ms } => {
-            changes.dead_letters.push(DeadLetterChange {
-                consumer: *consumer,
-                sequence: *sequence,
-                published_at_ms: *published_at_ms,
-                letter: None,
-                writes: 1,
-            });
+            let removed = DeadLetterChange { consumer, sequence, published_at_ms, letter: None, writes: 1 };
+            changes.dead_letters.push(removed);
         }
-        EditRecord::Park { consumer, row } => gather_parked(*consumer, row, changes),
+        EditRecord::Park { consumer, row } => gather_parked(consumer, row, changes),
         EditRecord::RemoveParked { consumer, place } => {
-            changes.parked.push(ParkedChange { consumer: *consumer, place: *place, row: None, writes: 1 });
+            changes.parked.push(ParkedChange { consumer, place, row: None, writes: 1 });
         }
-        EditRecord::State { consumer, key, writes } => changes.state.extend(writes.iter().map(|write| StateChange {
-            consumer: *consumer,
-            scope_key: *key,
-            space: write.space,
-            key: write.key,
-            value: write.value,
-            writes: 1,
-        })),
-        EditRecord::Forget { consumer } => changes.forgotten.push(*consumer),
+        EditRecord::State { consumer, key, writes } => gather_state(consumer, key, &writes, changes),
+        EditRecord::Forget { consumer } => changes.forgotten.push(consumer),
         EditRecord::Hold { .. } | EditRecord::MoveCursor { .. } => {}
     }
 }
 
-fn gather<'r>(settlement: &'r SettlementRecord<'r>, changes: &mut Changes<'r>) {
-    let SettlementRecord { consumer, sequence, released, outcome } = settlement;
-    let consumer = *consumer;
-    match outcome {
-        OutcomeRecord::Applied(applied) => gather_applied(consumer, applied, changes),
-        OutcomeRecord::Duplicate | OutcomeRecord::Stale => {}
-        OutcomeRecord::DeadLettered { letter, copy } => {
-            changes.dead_letters.push(DeadLetterChange {
-                consumer,
-                sequence: *sequence,
-                published_at_ms: letter.message.published_at_ms,
-                letter: Some(letter),
-                writes: 1,
-            });
-            if let Some((row, event)) = copy {
-                changes.outbox.added.push(OutboxAdded { row: *row, consumer, event, since_ms: 0 });
-                changes.next_row = changes.next_row.max(row + 1);
-            }
-        }
-        OutcomeRecord::Parked(row) => {
-            // It replaces the row that it was released from: nothing is to be removed, and nobody was told of a removal.
-            gather_parked(consumer, row, changes);
-            return;
-        }
-    }
-    if let Some(place) = released {
-        changes.parked.push(ParkedChange { consumer, place: *place, row: None, writes: 1 });
-    }
-}
-
-fn gather_parked<'r>(consumer: u32, row: &'r ParkedRecord<'r>, changes: &mut Changes<'r>) {
+fn gather_parked<'r>(consumer: u32, row: Box<ParkedRecord<'r>>, changes: &mut Changes<'r>) {
     changes.next_park = changes.next_park.max(row.id + 1);
     changes.parked.push(ParkedChange { consumer, place: row.place(), row: Some(row), writes: 1 });
 }
 
-fn gather_applied<'r>(consumer: u32, applied: &'r AppliedRecord<'r>, changes: &mut Changes<'r>) {
-    changes.state.extend(applied.state.iter().map(|write| StateChange {
+fn gather_state<'r>(consumer: u32, scope_key: Option<&'r str>, writes: &[StateRecord<'r>], changes: &mut Changes<'r>) {
+    changes.state.extend(writes.iter().map(|write| StateChange {
         consumer,
-        scope_key: applied.state_key,
+        scope_key,
         space: write.space,
         key: write.key,
         value: write.value,
         writes: 1,
     }));
-    changes.marks.extend(applied.mark.map(|mark| MarkChange { consumer, hash: u128::from_be_bytes(mark), writes: 1 }));
-    let rows = (applied.first_row..).zip(&applied.events);
-    changes.outbox.added.extend(rows.map(|(row, event)| OutboxAdded { row, consumer, event, since_ms: 0 }));
-    changes.next_row = changes.next_row.max(applied.first_row + applied.events.len() as u64);
+}
+
+/// Where the settlements of a record go.
+struct Gathered<'c, 'r> {
+    changes: &'c mut Changes<'r>,
+    outbox: &'c mut Outbox<'r>,
+    wall_ms: u64,
+}
+
+impl<'r> Gathered<'_, 'r> {
+    fn take(&mut self, settlement: SettlementRecord<'r>) {
+        let SettlementRecord { consumer, sequence, released, outcome } = settlement;
+        match outcome {
+            OutcomeRecord::Applied(applied) => self.take_applied(consumer, applied),
+            OutcomeRecord::Duplicate | OutcomeRecord::Stale => {}
+            OutcomeRecord::DeadLettered { letter, copy } => {
+                let published_at_ms = letter.message.published_at_ms;
+                let letter = DeadLetterChange { consumer, sequence, published_at_ms, letter: Some(letter), writes: 1 };
+                self.changes.dead_letters.push(letter);
+                if let Some((row, event)) = copy {
+                    self.add_event(row, consumer, *event);
+                }
+            }
+            OutcomeRecord::Parked(row) => {
+                // It replaces the row that it was released from: nothing is to be removed, and nobody was told of a removal.
+                gather_parked(consumer, row, self.changes);
+                return;
+            }
+        }
+        if let Some(place) = released {
+            self.changes.parked.push(ParkedChange { consumer, place, row: None, writes: 1 });
+        }
+    }
+
+    fn take_applied(&mut self, consumer: u32, applied: AppliedRecord<'r>) {
+        gather_state(consumer, applied.state_key, &applied.state, self.changes);
+        let mark = applied.mark.map(|mark| MarkChange { consumer, hash: u128::from_be_bytes(mark), writes: 1 });
+        self.changes.marks.extend(mark);
+        for (row, event) in (applied.first_row..).zip(applied.events) {
+            self.add_event(row, consumer, event);
+        }
+        // Rows are given out for none as well.
+        self.changes.next_row = self.changes.next_row.max(applied.first_row);
+    }
+
+    fn add_event(&mut self, row: u64, consumer: u32, event: EventRecord<'r>) {
+        self.changes.next_row = self.changes.next_row.max(row + 1);
+        self.outbox.add(OutboxAdded { row, consumer, event, since_ms: self.wall_ms });
+    }
 }
 
 /// Leaves the last write of each entry. The sort is stable, so that of equal ones the last is the newest.
@@ -317,7 +338,7 @@ fn coalesce_dead_letters(letters: &mut Vec<DeadLetterChange<'_>>) {
     letters.dedup_by(|later, kept| {
         let same = later.order() == kept.order();
         if same {
-            kept.letter = later.letter;
+            kept.letter = later.letter.take();
             kept.writes += later.writes;
         }
         same
@@ -330,7 +351,7 @@ fn coalesce_parked(parked: &mut Vec<ParkedChange<'_>>) {
     parked.dedup_by(|later, kept| {
         let same = later.order() == kept.order();
         if same {
-            kept.row = later.row;
+            kept.row = later.row.take();
             kept.writes += later.writes;
         }
         same

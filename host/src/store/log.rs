@@ -15,7 +15,7 @@ use super::record::{self, BatchRecord};
 mod file;
 mod places;
 
-pub(super) use file::{LogFile, NoLog};
+pub(super) use file::{LogFile, NoLog, RawRecord};
 
 /// The memory kept for the next encoded batch, in bytes; a larger one is given back.
 const BUFFER_KEPT_BYTES: usize = 4 << 20;

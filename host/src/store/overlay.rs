@@ -8,7 +8,6 @@
 //! - a parked row: an outcome `Parked`, released or not, or an edit `Park`;
 //! - its removal: any other outcome of a settlement with `released`, or an edit `RemoveParked`.
 
-use std::collections::btree_map::{self, BTreeMap};
 use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
@@ -22,9 +21,11 @@ use pelton_core::message::DeadLetter;
 use pelton_core::parked::{ParkLane, ParkPlace, Parked};
 use rustc_hash::FxHashMap;
 
+mod entries;
 mod rows;
 mod state;
 
+use entries::Entries;
 pub(super) use rows::{Page, Rows};
 
 /// More shards than threads, so that two executors rarely want the same one.
@@ -43,17 +44,17 @@ struct Entry<T> {
     unfolded: u32,
 }
 
-type Entries = BTreeMap<Box<str>, Entry<Option<StateValue>>>;
+type StateEntries = Entries<Entry<Option<StateValue>>>;
 
 #[derive(Default)]
 struct ScopeEntries {
-    user: Entries,
-    mark: Entries,
-    host: Entries,
+    user: StateEntries,
+    mark: StateEntries,
+    host: StateEntries,
 }
 
 impl ScopeEntries {
-    fn space(&self, space: Space) -> &Entries {
+    fn space(&self, space: Space) -> &StateEntries {
         match space {
             Space::User => &self.user,
             Space::Mark => &self.mark,
@@ -61,7 +62,7 @@ impl ScopeEntries {
         }
     }
 
-    fn space_mut(&mut self, space: Space) -> &mut Entries {
+    fn space_mut(&mut self, space: Space) -> &mut StateEntries {
         match space {
             Space::User => &mut self.user,
             Space::Mark => &mut self.mark,
@@ -161,17 +162,17 @@ impl Overlay {
                 ScopeEntries::default()
             });
             for write in &writes.state {
-                match entries.space_mut(write.space).entry(write.key.clone()) {
-                    btree_map::Entry::Occupied(mut known) => {
-                        let known = known.get_mut();
+                let entries = entries.space_mut(write.space);
+                match entries.get_mut(&write.key) {
+                    Some(known) => {
                         grown += value_weight(write.value.as_ref());
                         shrunk += value_weight(known.newest.as_ref());
                         known.newest = write.value.clone();
                         known.unfolded += 1;
                     }
-                    btree_map::Entry::Vacant(vacant) => {
+                    None => {
                         grown += ENTRY_BYTES + write.key.len() + value_weight(write.value.as_ref());
-                        vacant.insert(Entry { newest: write.value.clone(), unfolded: 1 });
+                        entries.insert(write.key.clone(), Entry { newest: write.value.clone(), unfolded: 1 });
                     }
                 }
             }
@@ -193,13 +194,13 @@ impl Overlay {
         let Some(shard) = self.scope_shard(scope) else { return page };
         let scopes = shard.lock();
         let Some(entries) = scopes.get(scope) else { return page };
-        let matching = entries.user.range::<str, _>((lower_bound(prefix, from), Bound::Unbounded));
+        let matching = entries.user.range(lower_bound(prefix, from));
         for (key, entry) in matching.take_while(|(key, _)| key.starts_with(prefix)) {
             if page.entries.len() == limit {
                 page.complete = false;
                 break;
             }
-            page.entries.push((key.clone(), entry.newest.clone()));
+            page.entries.push((key.into(), entry.newest.clone()));
         }
         page
     }

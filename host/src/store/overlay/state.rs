@@ -1,6 +1,7 @@
 //! All of a consumer's state entries that the overlay has, for an operator's listing.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use pelton_core::effects::StateValue;
 use pelton_core::ids::ConsumerId;
@@ -21,7 +22,7 @@ impl Overlay {
         for shard in &self.scopes {
             let scopes = shard.lock();
             for (scope, entries) in scopes.iter().filter(|(scope, _)| scope.consumer == consumer) {
-                for (key, entry) in &entries.user {
+                for (key, entry) in entries.user.range(Bound::Unbounded) {
                     let place = StatePlace::new(scope.key.as_deref(), key);
                     if after.is_some_and(|after| place <= *after) {
                         continue;

@@ -45,7 +45,7 @@ pub(super) fn write(transaction: &WriteTransaction, letters: &[DeadLetterChange<
     let mut buffer = Vec::new();
     for change in letters {
         let key = key(change.consumer, change.sequence, change.published_at_ms);
-        let Some(letter) = change.letter else {
+        let Some(letter) = &change.letter else {
             table.remove(&key)?;
             continue;
         };

@@ -38,7 +38,7 @@ pub(super) fn write(transaction: &WriteTransaction, changes: &OutboxChanges<'_>)
     let mut buffer = Vec::new();
     for added in &changes.added {
         buffer.clear();
-        let OutboxAdded { consumer, event, since_ms, .. } = *added;
+        let OutboxAdded { consumer, ref event, since_ms, .. } = *added;
         buffer = record::encode(&RowToWrite { consumer, since_ms, event }, buffer)?;
         table.insert(added.row, buffer.as_slice())?;
     }

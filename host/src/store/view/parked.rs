@@ -95,7 +95,7 @@ pub(super) fn write(transaction: &WriteTransaction, changes: &[ParkedChange<'_>]
     for change in changes {
         key.clear();
         push_place(&mut key, change.consumer, change.place);
-        let Some(row) = change.row else {
+        let Some(row) = &change.row else {
             lanes.remove(key.as_slice())?;
             continue;
         };
@@ -108,7 +108,7 @@ pub(super) fn write(transaction: &WriteTransaction, changes: &[ParkedChange<'_>]
     by_number.sort_by_key(|change| (change.consumer, change.place.id));
     for change in by_number {
         let key = row_key(change.consumer, change.place.id);
-        let Some(row) = change.row else {
+        let Some(row) = &change.row else {
             rows.remove(&key)?;
             continue;
         };
