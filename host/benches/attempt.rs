@@ -8,6 +8,7 @@
 
 mod process;
 
+use std::hint::black_box;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use self::process::{arguments, cpu_seconds};
 
 const MEMORY_BYTES: usize = 64 << 20;
 const ATTEMPTS: u64 = 100_000;
+/// Half a second or so of computing.
+const PLAIN_STEPS: u64 = 400_000_000;
 
 /// The state of a key that was counted before.
 const STATE: &[u8] =
@@ -116,6 +119,22 @@ impl Bench {
     }
 }
 
+/// How much more two threads get done than one when each only computes: what this machine has to give at this moment.
+fn plain_two_threads() -> Result<f64> {
+    let compute = || {
+        let began = Instant::now();
+        (0..PLAIN_STEPS)
+            .fold(1_u64, |state, step| black_box(state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(step)));
+        began.elapsed().as_secs_f64()
+    };
+    let one = compute();
+    let two = std::thread::scope(|scope| {
+        let threads = [scope.spawn(compute), scope.spawn(compute)];
+        threads.into_iter().map(|thread| thread.join().ok()).sum::<Option<f64>>()
+    });
+    Ok(2.0 * one / (two.context("a thread panicked")? / 2.0))
+}
+
 fn message(key: Option<&str>) -> Message {
     let pad = "x".repeat(220);
     Message {
@@ -145,8 +164,9 @@ fn main() -> Result<()> {
     let (two, two_us) = bench.measure(2, attempts, Some("k7"))?;
     println!(
         "{{\"instance_and_call_cpu_us\":{empty_us:.3},\"attempt_cpu_us\":{full_us:.3},\"attempts_per_second\":{one:.0},\
-         \"two_threads_cpu_us\":{two_us:.3},\"two_threads_ratio\":{:.3}}}",
-        two / one
+         \"two_threads_cpu_us\":{two_us:.3},\"two_threads_ratio\":{:.3},\"plain_two_threads_ratio\":{:.3}}}",
+        two / one,
+        plain_two_threads()?
     );
     Ok(())
 }

@@ -18,6 +18,9 @@ pub(crate) const CPU: &str = "attempt_cpu_us";
 /// Attempts a second of two threads, by those of one.
 pub(crate) const TWO_THREADS: &str = "two_threads_ratio";
 
+/// The same of threads that only compute.
+pub(crate) const PLAIN_TWO_THREADS: &str = "plain_two_threads_ratio";
+
 /// Attempts of each part, in full.
 const ATTEMPTS: u64 = 200_000;
 

@@ -3,10 +3,10 @@
 use super::compare::{self, BY_HAND, FLOOR, FLOOR_WITH_IDS, NATIVE, case_name};
 use super::figures::{CPU_US, P999_US, PEAK_MB, RATE, RESIDENT_MB, SERVER_CPU_US, WRITTEN_BYTES};
 use super::goals::Figures;
-use super::latency::{self, APPEND_US, BASE_US};
+use super::latency::{self, APPEND_P99_US, APPEND_US, BASE_US};
 use super::pelton::Isolation;
 use super::report::number;
-use super::{idle, keys, swap};
+use super::{attempt, idle, keys, swap};
 
 /// A figure of the main work's cases.
 fn work(figures: &Figures<'_>, case: &str, figure: &str) -> Option<f64> {
@@ -53,6 +53,35 @@ pub(super) fn of_by_hand(figures: &Figures<'_>) -> Option<String> {
         number(1e6 / work(figures, BY_HAND, RATE)?),
         number(host + server)
     ))
+}
+
+/// What the machine gives a second thread.
+pub(super) fn of_two_threads(figures: &Figures<'_>) -> Option<String> {
+    let of = |figure: &str| figures.case(attempt::BENCH, attempt::CASE)?.figures.get(figure);
+    let (attempts, plain) = (of(attempt::TWO_THREADS)?, of(attempt::PLAIN_TWO_THREADS)?);
+    Some(format!(
+        "From run to run {} to {}. Two threads that only compute got {} to {} times as much done as one in the same runs",
+        number(attempts.min),
+        number(attempts.max),
+        number(plain.min),
+        number(plain.max)
+    ))
+}
+
+/// What skewed keys cost more.
+pub(super) fn of_zipf(figures: &Figures<'_>) -> Option<String> {
+    let both = |work_name: &str| {
+        let case = case_name(work_name, Isolation::Fresh);
+        let rates = figures.case(compare::BENCH, &case)?.figures.get(RATE)?;
+        let cpu = work(figures, &case, CPU_US)? + work(figures, &case, SERVER_CPU_US)?;
+        Some(format!(
+            "{} to {} messages/s from run to run, at {} µs of host and server",
+            number(rates.min),
+            number(rates.max),
+            number(cpu)
+        ))
+    };
+    Some(format!("Skewed keys: {}. Uniform ones: {}", both("zipf")?, both("uniform")?))
 }
 
 /// Each key's page, on both sides.
@@ -106,14 +135,18 @@ pub(super) fn of_peak(figures: &Figures<'_>) -> Option<String> {
 /// What one message waits for.
 pub(super) fn of_latency(figures: &Figures<'_>, figure: &str) -> Option<String> {
     let of = |figure: &str| figures.case(latency::BENCH, Isolation::Fresh.name())?.figures.get(figure);
+    let floor = |figure: &str| figures.of(latency::BENCH, latency::FLOOR, figure).map(number);
     let (latency, slowest) = (of(figure)?, of(P999_US)?);
     Some(format!(
-        "From run to run {} to {} µs over a base of {}, and one of 1,000 takes {}. A message waits for the commit under way and then for its own, {} µs each when nothing else uses the disk, and goes from thread to thread, each of which sleeps until then",
+        "From run to run {} to {} µs over a base of {}, and one of 1,000 takes {}; bare async-nats, which keeps nothing, takes {} and {} under this load. A message waits for the commit under way and then for its own, {} µs each when nothing else uses the disk and for one of 100 more than {}, and goes from thread to thread, each of which sleeps until then",
         number(latency.min),
         number(latency.max),
         number(of(BASE_US)?.median),
         number(slowest.median),
-        number(of(APPEND_US)?.median)
+        floor(figure)?,
+        floor(P999_US)?,
+        number(of(APPEND_US)?.median),
+        number(of(APPEND_P99_US)?.median)
     ))
 }
 
@@ -154,6 +187,8 @@ mod tests {
             of_peak(&figures),
             of_latency(&figures, P999_US),
             of_swaps(&figures),
+            of_two_threads(&figures),
+            of_zipf(&figures),
         ];
         assert!(said.iter().all(Option::is_none), "{said:?}");
     }

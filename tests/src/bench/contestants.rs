@@ -69,28 +69,15 @@ impl Contestant {
     /// It fails, does not finish, or does something wrong.
     pub(crate) async fn run(self, stage: &Stage, messages: u64, database: Option<&Cluster>) -> Result<Reading> {
         stage.clear().await?;
-        let directory = TempDir::with_prefix("pelton-contestant-")?;
-        let expected = Expected::after(&stage.work, messages);
-        let task = Task {
-            contestant: self,
-            url: stage.nats.url(),
-            stream: Work::stream(0),
-            messages,
-            events: expected.events(),
-            directory: directory.path().to_path_buf(),
-            database: database.map(Cluster::port),
-        };
         if let Some(cluster) = database {
             cluster.clear().await?;
         }
-        let log = directory.path().join("log");
+        let expected = Expected::after(&stage.work, messages);
         let server = stage.server_cpu_ms()?;
         let database_before = database.map(Cluster::meter).transpose()?.unwrap_or_default();
-        let mut command = Command::new(std::env::current_exe().context("where this program is")?);
-        command.arg("contestant").arg(serde_json::to_string(&task)?);
-        let process = Process::spawn("contestant", &mut command, &log)?;
-        stage.wait_events(expected.events(), || tail(&log, 30)).await?;
-        let mut reading = Meter::of(process.pid())?.since(&Meter::default(), messages);
+        let running = self.start(stage, messages, expected.events(), database.map(Cluster::port))?;
+        stage.wait_events(expected.events(), || running.log_tail()).await?;
+        let mut reading = Meter::of(running.process.pid())?.since(&Meter::default(), messages);
         let server = stage.server_cpu_ms()?.saturating_sub(server);
         if let Some(cluster) = database {
             let meter = cluster.meter()?;
@@ -104,6 +91,42 @@ impl Contestant {
             must_be_right(&format!("{self:?}"), expected.check(&stage.client, OUTPUT).await?)?;
         }
         Ok(reading)
+    }
+
+    /// Starts it as a process: it handles `messages` of the stage's first stream, as they come, and leaves so many events.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub(crate) fn start(self, stage: &Stage, messages: u64, events: u64, database: Option<u16>) -> Result<Running> {
+        let directory = TempDir::with_prefix("pelton-contestant-")?;
+        let task = Task {
+            contestant: self,
+            url: stage.nats.url(),
+            stream: Work::stream(0),
+            messages,
+            events,
+            directory: directory.path().to_path_buf(),
+            database,
+        };
+        let log = directory.path().join("log");
+        let mut command = Command::new(std::env::current_exe().context("where this program is")?);
+        command.arg("contestant").arg(serde_json::to_string(&task)?);
+        let process = Process::spawn("contestant", &mut command, &log)?;
+        Ok(Running { process, log, _directory: directory })
+    }
+}
+
+/// A contestant's process. Killed when it is dropped, before its directory goes.
+pub(crate) struct Running {
+    process: Process,
+    log: PathBuf,
+    _directory: TempDir,
+}
+
+impl Running {
+    /// The last that it said.
+    pub(crate) fn log_tail(&self) -> String {
+        tail(&self.log, 30)
     }
 }
 

@@ -105,7 +105,7 @@ fn of_shape(figures: &Figures<'_>) -> Vec<Goal> {
     let of_uniform = |work| figures.ratio(compare::BENCH, &case_name(work, Isolation::Fresh), &uniform, RATE);
     vec![
         Goal::new("hot key of uniform", Wanted::AtLeast(0.6), of_uniform("hot")),
-        Goal::new("zipf of uniform", Wanted::AtLeast(0.9), of_uniform("zipf")),
+        Goal::new("zipf of uniform", Wanted::AtLeast(0.9), of_uniform("zipf")).bound_by(|| bounds::of_zipf(figures)),
         Goal::new("100 consumers of 1", Wanted::AtLeast(0.8), figures.ratio(consumers::BENCH, "100", "1", RATE)),
         Goal::new("1,000,000 keys of 1,000", Wanted::AtLeast(0.6), figures.ratio(keys::BENCH, "1000000", "1000", RATE))
             .bound_by(|| bounds::of_many_keys(figures)),
@@ -139,7 +139,8 @@ fn of_cost(figures: &Figures<'_>) -> Vec<Goal> {
             "attempts of two threads, of one",
             Wanted::AtLeast(1.7),
             figures.of(attempt::BENCH, attempt::CASE, attempt::TWO_THREADS),
-        ),
+        )
+        .bound_by(|| bounds::of_two_threads(figures)),
         Goal::new("peak memory on the work, MB", Wanted::AtMost(200.0), of(fresh, PEAK_MB))
             .bound_by(|| bounds::of_peak(figures)),
         Goal::new("bytes written to disk a message", Wanted::AtMost(1_500.0), of(fresh, WRITTEN_BYTES)),
