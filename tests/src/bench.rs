@@ -95,7 +95,7 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: ids::BENCH,
-        about: "ids of processed messages in the store alone, one million and ten",
+        about: "ids of processed messages in the store alone, one million to fifty",
         run: |scale| Box::pin(ids::run(scale)),
     },
     Bench {

@@ -89,7 +89,7 @@ pub(super) struct OutboxAdded<'r> {
     pub(super) since_ms: u64,
 }
 
-/// The outbox while records are folded. A row is published by a later record than the one that adds it.
+/// The outbox while records are folded. Nothing is published before its commit is durable, so the record that says so comes after the one that adds the row.
 #[derive(Default)]
 struct Outbox<'r> {
     waiting: FxHashMap<u64, OutboxAdded<'r>>,

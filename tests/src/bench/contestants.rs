@@ -11,6 +11,7 @@ mod postgres;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use async_nats::HeaderMap;
@@ -26,11 +27,18 @@ use super::meter::{Meter, us_per_message};
 use super::stage::{OUTPUT, Stage};
 use super::work::{Expected, Work, must_be_right};
 use crate::process::{Process, tail};
+use crate::wait;
 
 /// The work itself, as the plug-in does it.
 #[path = "../../../guests/order-counter/src/work.rs"]
 #[allow(missing_docs, reason = "it is the plug-in's own file")]
 mod order_counter;
+
+/// How long a contestant may take to begin.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// The durable consumer that a contestant reads by.
+const CONSUMER: &str = "contestant";
 
 /// What handles the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +132,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Waits until it has made its durable consumer: the next that it does is to pull.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub(crate) async fn wait_reading(&self, stage: &Stage) -> Result<()> {
+        let waiting = wait::until("the contestant begins to read", START_LIMIT, || async {
+            let names = stage.client.consumer_names(&Work::stream(0)).await?;
+            Ok(names.iter().any(|name| name == CONSUMER).then_some(()))
+        });
+        waiting.await.with_context(|| self.log_tail())
+    }
+
     /// The last that it said.
     pub(crate) fn log_tail(&self) -> String {
         tail(&self.log, 30)
@@ -156,7 +176,7 @@ async fn connect(task: &Task) -> Result<async_nats::Client> {
 async fn messages(client: &async_nats::Client, task: &Task, ack: AckPolicy, batch: usize) -> Result<pull::Stream> {
     let stream = jetstream::new(client.clone()).get_stream(&task.stream).await.context("the stream of the work")?;
     let config = pull::Config {
-        durable_name: Some("contestant".to_owned()),
+        durable_name: Some(CONSUMER.to_owned()),
         ack_policy: ack,
         max_ack_pending: 100_000,
         ..pull::Config::default()

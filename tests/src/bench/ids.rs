@@ -9,8 +9,8 @@ use crate::progress::say;
 
 pub(crate) const BENCH: &str = "ids";
 
-/// How many there are in the end, and the case's name.
-const COUNTS: [(u64, &str); 2] = [(1_000_000, "1000000"), (10_000_000, "10000000")];
+/// How many there are before anything is measured, and the case's name. The last are more than the default cache has filters for.
+const COUNTS: [(u64, &str); 3] = [(1_000_000, "1000000"), (10_000_000, "10000000"), (50_000_000, "50000000")];
 
 /// Runs it.
 ///

@@ -114,6 +114,7 @@ async fn floor(work: &Work) -> Result<Reading> {
     let (_, messages) = messages(work);
     let count = messages.len() as u64;
     let running = Contestant::FloorWithIds.start(&stage, count, count, None)?;
+    running.wait_reading(&stage).await?;
     let events = async_nats::connect(stage.nats.url()).await?.subscribe("out.>").await?;
     let took = at_a_rate(&stage, messages, events, Told::ByOrder).await.with_context(|| running.log_tail())?;
     Ok(percentiles(took))

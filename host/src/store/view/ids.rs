@@ -5,7 +5,7 @@
 //! least that long and at most about twice as long whatever the wall clock does, and the time that a host is stopped never makes it forget.
 //!
 //! Hashes are random, so among many millions each new one would cost a page of its own to write. Therefore ids lie in *runs*: each checkpoint writes its own, sorted, as a
-//! new run, and runs of one size class are merged into a larger one (`runs`, `merge`). An id is written once in each class, beside its neighbours. A look-up
+//! new run, and runs of one size class are merged into a larger one (`runs`, `merge`). Beyond the smallest class an id is written once in each, beside its neighbours. A look-up
 //! asks all runs, and mostly only a filter in memory answers (`filter`).
 
 mod blocks;
@@ -14,13 +14,11 @@ mod merge;
 mod place;
 mod runs;
 
-use std::sync::Arc;
-
 use pelton_core::ids::{ConsumerId, IdHash};
 use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, TableError, TableHandle, WriteTransaction};
 
 use self::blocks::{Id, Key};
-use self::filter::{Filter, Filters, Wanted};
+use self::filter::{Filters, Wanted};
 use self::place::Place;
 use self::runs::{RUNS, Runs};
 use super::meta::Meta;
@@ -58,7 +56,7 @@ pub(super) fn forget(transaction: &WriteTransaction, consumer: u32) -> Result<()
     for (generation, runs) in Runs::all(&transaction.open_table(RUNS)?)? {
         let mut blocks = blocks::open(transaction, generation)?;
         for place in runs.places() {
-            place.all_runs().try_for_each(|run| blocks::forget(&mut blocks, run, consumer))?;
+            place.all_runs().try_for_each(|(run, _)| blocks::forget(&mut blocks, run.number, consumer))?;
         }
     }
     Ok(())
@@ -85,7 +83,7 @@ pub(super) struct ProcessedIds {
 struct Generation {
     number: u64,
     blocks: ReadOnlyTable<&'static Key, &'static [u8]>,
-    places: Vec<(Place, Option<Arc<Filter>>)>,
+    places: Vec<Place>,
 }
 
 impl ProcessedIds {
@@ -100,17 +98,10 @@ impl ProcessedIds {
         for number in [generation, generation.saturating_sub(1)] {
             generations.extend(Generation::load(transaction, number)?);
         }
-        let wanted = generations.iter().flat_map(|generation| {
-            generation.places.iter().map(|(place, _)| Wanted {
-                generation: generation.number,
-                blocks: &generation.blocks,
-                place,
-            })
-        });
-        let filters = self.filters.renewed(wanted.collect())?;
+        let filters = self.filters.renewed(generations.iter().flat_map(Generation::wanted).collect())?;
         for generation in &mut generations {
-            for (place, filter) in &mut generation.places {
-                *filter = filters.of(generation.number, place);
+            for filtered in generation.places.iter_mut().flat_map(Place::all_runs_mut) {
+                filtered.filter = filters.of(generation.number, filtered.run);
             }
         }
         Ok(Self { generations, filters })
@@ -119,8 +110,8 @@ impl ProcessedIds {
     pub(super) fn contains(&self, consumer: ConsumerId, hash: IdHash) -> Result<bool, StoreFailure> {
         let id = (consumer.0, hash.0);
         for Generation { blocks, places, .. } in &self.generations {
-            for (place, filter) in places {
-                if filter.as_ref().is_none_or(|filter| filter.may_have(id)) && place.has(blocks, id)? {
+            for place in places {
+                if place.has(blocks, id)? {
                     return Ok(true);
                 }
             }
@@ -137,12 +128,19 @@ impl Generation {
             Err(TableError::TableDoesNotExist(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let places: Vec<_> = runs.places().map(|place| (place, None)).collect();
+        let places: Vec<_> = runs.places().collect();
         if places.is_empty() {
             return Ok(None);
         }
         let blocks = transaction.open_table(TableDefinition::new(&blocks::table_name(number)))?;
         Ok(Some(Self { number, blocks, places }))
+    }
+
+    /// All of its runs, for filters.
+    fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
+        let (generation, blocks) = (self.number, &self.blocks);
+        let runs = self.places.iter().flat_map(Place::all_runs);
+        runs.map(move |(run, end)| Wanted { generation, blocks, run, end })
     }
 }
 

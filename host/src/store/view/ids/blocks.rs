@@ -2,6 +2,8 @@
 //!
 //! Key: run, 4 bytes, consumer, 4 bytes, first hash, 16 bytes, all big-endian. Value: the sorted hashes, 16 bytes each, the first one too.
 
+use std::ops::Bound;
+
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::store::error::StoreFailure;
@@ -13,7 +15,7 @@ pub(super) type Key = [u8; 24];
 type Hash = [u8; 16];
 pub(super) type Blocks<'t> = Table<'t, &'static Key, &'static [u8]>;
 
-/// Ids of a block: with its key and what redb adds a full one just fits a page of 4096 bytes. Tests have so few ids that small blocks show more.
+/// Ids of a block: with its key and what redb adds, 254 would fill a page of 4096 bytes. Tests have so few ids that small blocks show more.
 const BLOCK_IDS: usize = if cfg!(test) { 5 } else { 252 };
 
 const TABLE_PREFIX: &str = "processed-ids-";
@@ -102,12 +104,15 @@ impl Block {
     }
 }
 
-/// The blocks of a run, in order.
+/// The blocks of a run in order, all or those that begin behind an id.
 pub(super) fn of_run(
     blocks: &impl ReadableTable<&'static Key, &'static [u8]>,
     run: u32,
+    after: Option<Id>,
 ) -> Result<impl Iterator<Item = Result<Block, StoreFailure>>, StoreFailure> {
-    let all = blocks.range::<&Key>(&key(run, (0, 0))..=&key(run, (u32::MAX, u128::MAX)))?;
+    let (first, last) = (key(run, after.unwrap_or_default()), key(run, (u32::MAX, u128::MAX)));
+    let from = if after.is_some() { Bound::Excluded(&first) } else { Bound::Included(&first) };
+    let all = blocks.range::<&Key>((from, Bound::Included(&last)))?;
     Ok(all.map(|entry| {
         let (key, value) = entry?;
         let (key, consumer) = (*key.value(), consumer_of(key.value()));

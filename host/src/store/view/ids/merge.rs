@@ -38,12 +38,8 @@ impl Merge {
     }
 
     pub(super) fn place(&self) -> Place {
-        Place {
-            number: self.output,
-            ids: self.sources.iter().map(|run| run.ids).sum(),
-            runs: self.sources.iter().map(|run| run.number).collect(),
-            moved: self.after,
-        }
+        let ids = self.sources.iter().map(|run| run.ids).sum();
+        Place::new(self.sources.iter().copied(), self.after.map(|last| (last, Run { number: self.output, ids })))
     }
 
     /// Moves at least so many ids, or all that are left; gives the output when it is complete.
@@ -76,7 +72,7 @@ impl Merge {
     fn read(&self, table: &Blocks<'_>) -> Result<Part, StoreFailure> {
         let mut part = Part { read: Vec::new(), end: None };
         for source in &self.sources {
-            let mut left = blocks::of_run(table, source.number)?;
+            let mut left = blocks::of_run(table, source.number, None)?;
             let first: Vec<Block> = left.by_ref().take(BLOCKS_AT_ONCE).collect::<Result<_, _>>()?;
             if left.next().transpose()?.is_some() {
                 let last = first.last().and_then(|block| block.ids.last()).copied();

@@ -3,40 +3,70 @@
 use redb::ReadableTable;
 
 use super::blocks::{self, Id, Key};
+use super::filter::{Filter, LAST_ID};
+use super::runs::Run;
 use crate::store::error::StoreFailure;
 
 /// A settled run, or a merge.
 pub(super) struct Place {
-    /// That of the run, or of the run that a merge makes: what is known of the place holds for that one, too.
-    pub(super) number: u32,
-    /// How many ids it has at most.
-    pub(super) ids: u64,
     /// The runs with all ids but those that a merge moved already.
-    pub(super) runs: Vec<u32>,
-    /// The last id that a merge moved. Those up to it are in the run `number`.
-    pub(super) moved: Option<Id>,
+    pub(super) runs: Vec<Filtered>,
+    pub(super) moved: Option<Moved>,
+}
+
+/// A run and its filter, if it has one.
+pub(super) struct Filtered {
+    pub(super) run: Run,
+    pub(super) filter: Option<Filter>,
+}
+
+/// What a merge moved.
+pub(super) struct Moved {
+    /// The last id of it.
+    pub(super) last: Id,
+    pub(super) output: Filtered,
 }
 
 impl Place {
+    pub(super) fn new(runs: impl IntoIterator<Item = Run>, moved: Option<(Id, Run)>) -> Self {
+        let filtered = |run| Filtered { run, filter: None };
+        let moved = moved.map(|(last, output)| Moved { last, output: filtered(output) });
+        Self { runs: runs.into_iter().map(filtered).collect(), moved }
+    }
+
     /// Whether it has this id.
     pub(super) fn has(
         &self,
         blocks: &impl ReadableTable<&'static Key, &'static [u8]>,
         id: Id,
     ) -> Result<bool, StoreFailure> {
-        if self.moved.is_some_and(|last| id <= last) {
-            return blocks::contain(blocks, self.number, id);
+        if let Some(moved) = &self.moved
+            && id <= moved.last
+        {
+            return moved.output.has(blocks, id);
         }
         for run in &self.runs {
-            if blocks::contain(blocks, *run, id)? {
+            if run.has(blocks, id)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// All runs that have blocks of it.
-    pub(super) fn all_runs(&self) -> impl Iterator<Item = u32> {
-        self.runs.iter().copied().chain(self.moved.map(|_| self.number))
+    /// All runs that have blocks of it, and up to where they have all of their ids.
+    pub(super) fn all_runs(&self) -> impl Iterator<Item = (Run, Id)> {
+        let moved = self.moved.iter().map(|moved| (moved.output.run, moved.last));
+        self.runs.iter().map(|filtered| (filtered.run, LAST_ID)).chain(moved)
+    }
+
+    pub(super) fn all_runs_mut(&mut self) -> impl Iterator<Item = &mut Filtered> {
+        self.runs.iter_mut().chain(self.moved.iter_mut().map(|moved| &mut moved.output))
+    }
+}
+
+impl Filtered {
+    fn has(&self, blocks: &impl ReadableTable<&'static Key, &'static [u8]>, id: Id) -> Result<bool, StoreFailure> {
+        let ask = self.filter.as_ref().is_none_or(|filter| filter.may_have(id));
+        Ok(ask && blocks::contain(blocks, self.run.number, id)?)
     }
 }

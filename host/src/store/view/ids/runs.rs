@@ -68,12 +68,7 @@ impl Runs {
 
     /// All places where an id can be.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> {
-        let settled = self.settled.iter().map(|run| Place {
-            number: run.number,
-            ids: run.ids,
-            runs: vec![run.number],
-            moved: None,
-        });
+        let settled = self.settled.iter().map(|run| Place::new([*run], None));
         settled.chain(self.merges.iter().map(Merge::place))
     }
 
