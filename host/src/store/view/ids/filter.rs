@@ -33,8 +33,8 @@ pub(super) struct Filter {
 
 impl Filter {
     fn empty(run: Run) -> Self {
-        let bits = usize::try_from(run.ids.max(1).saturating_mul(BITS_FOR_EACH_ID)).unwrap_or(usize::MAX);
-        Self { bloom: Arc::new(AtomicBloomFilter::with_num_bits(bits).seed(&0).hashes(HASHES)), up_to: None }
+        let bloom = AtomicBloomFilter::with_num_bits(bytes(run) * 8).seed(&0).hashes(HASHES);
+        Self { bloom: Arc::new(bloom), up_to: None }
     }
 
     /// Adds ids that are not in it, up to about `at_most`; gives how many it may still have been.
@@ -64,6 +64,12 @@ impl Filter {
     pub(super) fn bytes(&self) -> usize {
         self.bloom.num_bits() / 8
     }
+}
+
+/// What the filter of a run takes when it is new, in bytes: whole words.
+fn bytes(run: Run) -> usize {
+    let words = run.ids.saturating_mul(BITS_FOR_EACH_ID).div_ceil(64).max(1);
+    usize::try_from(words).unwrap_or(usize::MAX).saturating_mul(8)
 }
 
 /// Consumers of one stream process the same ids, so the consumer belongs to it.
@@ -105,15 +111,15 @@ impl Filters {
         let (mut known, mut total) = (BTreeMap::new(), 0_usize);
         for wanted in wanted {
             let key = (wanted.generation, wanted.run.number);
+            let kept = self.known.get(&key);
             // A part stays free of new ones, so that a run at the border doesn't lose its filter and get it back again and again.
-            let (mut filter, room) = match self.known.get(&key) {
-                Some(filter) => (filter.clone(), self.bytes_max),
-                None => (Filter::empty(wanted.run), self.bytes_max / 4 * 3),
-            };
-            if total.saturating_add(filter.bytes()) > room {
+            let room = if kept.is_some() { self.bytes_max } else { self.bytes_max / 4 * 3 };
+            let with_it = total.saturating_add(kept.map_or_else(|| bytes(wanted.run), Filter::bytes));
+            if with_it > room {
                 continue;
             }
-            total += filter.bytes();
+            total = with_it;
+            let mut filter = kept.cloned().unwrap_or_else(|| Filter::empty(wanted.run));
             left = filter.go_on(&wanted, left)?;
             known.insert(key, filter);
         }
