@@ -6,22 +6,22 @@
 
 #![allow(missing_docs, reason = "a program of its own")]
 
+mod bed;
 mod process;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use pelton::store::{Opened, Settings, open};
-use pelton_core::batch::{Batch, Binding, Outcome, Settlement, StreamIdentity};
+use pelton::store::Opened;
+use pelton_core::batch::{Batch, Outcome, Settlement};
 use pelton_core::effects::WriteSet;
-use pelton_core::ids::{ConsumerId, IdHash, RowId, Version};
-use pelton_core::time::Now;
+use pelton_core::ids::{IdHash, RowId, Version};
 use tempfile::TempDir;
 
+use self::bed::{CONSUMER, WALL_MS, now};
 use self::process::{arguments, cpu_seconds};
 
-const CONSUMER: ConsumerId = ConsumerId(1);
 const IDS: u64 = 10_000_000;
 /// Messages of a batch, and of a checkpoint.
 const BATCH: u64 = 4_096;
@@ -29,8 +29,6 @@ const CHECKPOINT: u64 = 16 * BATCH;
 /// Checkpoints that are measured when the ids are there: enough for merges of several sizes.
 const MEASURED: u64 = 16;
 const LOOKUPS: u64 = 200_000;
-/// That of a host that is not told otherwise.
-const CACHE_BYTES: usize = 64 << 20;
 
 /// Figures by name; the last word of a name is its unit.
 type Figures = BTreeMap<&'static str, f64>;
@@ -42,14 +40,6 @@ struct Store {
     next: u64,
     /// The longest checkpoint so far.
     longest_ms: f64,
-}
-
-fn now() -> Now {
-    Now { tick_ms: 1, wall_ms: 1_000_000 }
-}
-
-fn settings(directory: &TempDir) -> Settings {
-    Settings { directory: directory.path().to_path_buf(), cache_bytes: CACHE_BYTES, processed_ids_ms: 24 * 3_600_000 }
 }
 
 fn mark(n: u64) -> IdHash {
@@ -70,29 +60,20 @@ fn settlement(n: u64) -> Settlement {
 
 impl Store {
     fn new(directory: &TempDir) -> Result<Self> {
-        let mut opened = open(&settings(directory), now())?;
-        let stream = StreamIdentity { name: "BENCH-0".into(), created_ns: 1 };
-        let binding = Binding { consumer: CONSUMER, name: "bench".into(), stream, floor: 0 };
-        opened.log.append(&Batch { wall_ms: 1_000_000, bindings: vec![binding], ..Batch::default() })?;
-        Ok(Self { opened, next: 1, longest_ms: 0.0 })
+        Ok(Self { opened: bed::new_in(directory)?, next: 1, longest_ms: 0.0 })
     }
 
     /// Appends as many as a checkpoint folds, and folds them.
     fn add(&mut self) -> Result<()> {
         for _ in 0..CHECKPOINT / BATCH {
             let batch = Batch {
-                wall_ms: 1_000_000,
+                wall_ms: WALL_MS,
                 settlements: (self.next..self.next + BATCH).map(settlement).collect(),
                 floors: vec![(CONSUMER, self.next + BATCH - 1)],
                 ..Batch::default()
             };
             self.next += BATCH;
-            for settlement in &batch.settlements {
-                if let Outcome::Applied { mark, writes, .. } = &settlement.outcome {
-                    self.opened.reader.apply(CONSUMER, None, *mark, writes);
-                }
-            }
-            self.opened.log.append(&batch)?;
+            bed::commit(&mut self.opened, &batch)?;
         }
         let began = Instant::now();
         self.opened.checkpointer.run(now())?;
@@ -148,7 +129,7 @@ fn main() -> Result<()> {
     let file = std::fs::metadata(directory.path().join("view.redb"))?.len() as f64;
     figures.insert("file_bytes", file / stored);
     let began = Instant::now();
-    let opened = open(&settings(&directory), now())?;
+    let opened = bed::open_in(&directory)?;
     figures.insert("open_ms", began.elapsed().as_secs_f64() * 1e3);
     drop(opened);
     println!("{}", serde_json::to_string(&figures)?);

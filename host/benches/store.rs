@@ -5,19 +5,21 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark ends by panicking")]
 
+mod bed;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use pelton::store::{Opened, Settings, open};
-use pelton_core::batch::{Batch, Binding, Outcome, Settlement, StreamIdentity};
+use pelton::store::Opened;
+use pelton_core::batch::{Batch, Outcome, Settlement};
 use pelton_core::effects::{Event, Space, StateValue, StateWrite, WriteSet};
-use pelton_core::ids::{ConsumerId, IdHash, RowId, Version};
-use pelton_core::time::Now;
+use pelton_core::ids::{IdHash, RowId, Version};
 use tempfile::TempDir;
 
-const CONSUMER: ConsumerId = ConsumerId(1);
+use self::bed::{CONSUMER, WALL_MS, now};
+
 const KEYS: u64 = 1_000;
 /// Messages that are folded by one checkpoint, and marks that are looked up among.
 const MANY: u64 = 16_384;
@@ -32,10 +34,6 @@ struct Store {
     opened: Opened,
     next: u64,
     _directory: TempDir,
-}
-
-fn now() -> Now {
-    Now { tick_ms: 1, wall_ms: 1_000_000 }
 }
 
 /// As random as real ids are: neighbours lie far apart.
@@ -71,7 +69,7 @@ fn settlement(n: u64) -> Settlement {
 /// A batch of the messages from `first` on; the events of those before it are published.
 fn batch(first: u64, messages: u64) -> Batch {
     Batch {
-        wall_ms: 1_000_000,
+        wall_ms: WALL_MS,
         settlements: (first..first + messages).map(settlement).collect(),
         floors: vec![(CONSUMER, first + messages - 1)],
         published: (first.saturating_sub(messages).max(1)..first).map(RowId).collect(),
@@ -82,40 +80,21 @@ fn batch(first: u64, messages: u64) -> Batch {
 impl Store {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        let settings = Settings {
-            directory: directory.path().to_path_buf(),
-            cache_bytes: 64 << 20,
-            processed_ids_ms: 24 * 3_600_000,
-        };
-        let mut opened = open(&settings, now()).unwrap();
-        let stream = StreamIdentity { name: "BENCH-0".into(), created_ns: 1 };
-        let binding = Binding { consumer: CONSUMER, name: "bench".into(), stream, floor: 0 };
-        opened.log.append(&Batch { wall_ms: 1_000_000, bindings: vec![binding], ..Batch::default() }).unwrap();
-        Self { opened, next: 1, _directory: directory }
+        Self { opened: bed::new_in(&directory).unwrap(), next: 1, _directory: directory }
     }
 
-    /// The next messages as a batch, in the overlay already, as executors leave them.
-    fn executed(&mut self, messages: u64) -> Batch {
+    /// Commits the next messages.
+    fn commit(&mut self, messages: u64) {
         let batch = batch(self.next, messages);
         self.next += messages;
-        for settlement in &batch.settlements {
-            if let Outcome::Applied { mark, state_key, writes, .. } = &settlement.outcome {
-                self.opened.reader.apply(CONSUMER, state_key.as_ref(), *mark, writes);
-            }
-        }
-        batch
-    }
-
-    fn append(&mut self, batch: &Batch) {
-        self.opened.log.append(batch).unwrap();
+        bed::commit(&mut self.opened, &batch).unwrap();
     }
 
     /// A store with so many messages in its log.
     fn with_log(messages: u64) -> Self {
         let mut store = Self::new();
         while store.next <= messages {
-            let batch = store.executed(BATCH);
-            store.append(&batch);
+            store.commit(BATCH);
         }
         store
     }
@@ -143,10 +122,7 @@ fn batch_encoding(bencher: Bencher, messages: u64) {
 #[divan::bench(args = [1, 64, 1_024], sample_count = 30, sample_size = 1)]
 fn log_append(bencher: Bencher, messages: u64) {
     let mut store = Store::new();
-    bencher.counter(ItemsCount::new(messages)).bench_local(|| {
-        let batch = store.executed(messages);
-        store.append(&batch);
-    });
+    bencher.counter(ItemsCount::new(messages)).bench_local(|| store.commit(messages));
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]

@@ -124,7 +124,7 @@ pub(super) fn of_swaps(figures: &Figures<'_>) -> Option<String> {
 pub(super) fn of_peak(figures: &Figures<'_>) -> Option<String> {
     let peak = figures.case(compare::BENCH, &case_name("uniform", Isolation::Fresh))?.figures.get(PEAK_MB)?;
     Some(format!(
-        "From run to run {} to {} MB. With {} idle consumers the host has {}; to that come the view's page cache and the overlay, of up to 64 MiB each by the defaults of `[store]`, and the records that a checkpoint folds at once, 32 MiB of log",
+        "From run to run {} to {} MB. With {} idle consumers the host has {}; to that come what is cached of the view and the overlay, of up to 64 MiB each by the defaults of `[store]`, and the records that a checkpoint folds at once, 32 MiB of log",
         number(peak.min),
         number(peak.max),
         number(figures.of(idle::BENCH, idle::FEW, idle::CONSUMERS)?),
